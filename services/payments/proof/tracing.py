@@ -52,7 +52,10 @@ def tell(transaction: SyncTransaction, pledge_id: str) -> Story:
 
 
 _PAYMENTS: Final = (
-    select(PAYMENTS).where(PAYMENTS.c.pledge_id == bindparam("of_pledge")).order_by(PAYMENTS.c.capture_index)
+    # Labelled: rows of PostgreSQL's driver have the names of columns, and this one's is another (`nth`).
+    select(PAYMENTS, PAYMENTS.c.capture_index.label("capture"))
+    .where(PAYMENTS.c.pledge_id == bindparam("of_pledge"))
+    .order_by(PAYMENTS.c.capture_index)
 )
 _ATTEMPTS: Final = select(ATTEMPTS).where(one_of(ATTEMPTS.c.key, "keys")).order_by(ATTEMPTS.c.made_at)
 _FACTS: Final = select(FACTS).where(one_of(FACTS.c.intent, "intents")).order_by(FACTS.c.heard_at, FACTS.c.id)
@@ -77,9 +80,7 @@ def _attempt_keys(payments: Sequence[Any]) -> list[str]:
 
 def _of_payments(payments: Sequence[Any]) -> Iterator[Step]:
     for row in payments:
-        what = (
-            "the pledge's payment" if row.capture_index == 0 else "a further capture on the pledge, a payment"
-        )
+        what = "the pledge's payment" if row.capture == 0 else "a further capture on the pledge, a payment"
         zakat = "; it is zakat, posted to accounts of its own" if row.zakat else ""
         yield step(
             row.made_at, f"{what} of its own: {row.id}, ticket {row.number} of the checkout queue{zakat}"
