@@ -166,6 +166,7 @@ async def test_snapshot_holds_the_public_totals(tmp_path: Path) -> None:
                 "name": "Huda",
                 "message": "for the winter",
                 "amount": usd("50.00"),
+                "reporting_amount": usd("50.00"),
                 "creator": "crt_a",
                 "at": "2022-01-07T12:00:00.000Z",
             }
