@@ -23,6 +23,7 @@ from services.payments.processor import Movement
 from services.payments.refunds import RefundExceedsPayment, RefundRequest
 from services.payments.settlement.record import place_waiting, record_movements
 from tests.payments.life.model import (
+    OTHER,
     PENDING,
     SHARES,
     SUCCEEDED,
@@ -112,13 +113,17 @@ class Decisions(Process):
         committed, result = self.attempt(self.releases.release(request), crash)
         if not self.life.held(intent):
             assert isinstance(result, PaymentNotHeld) or crash
-        elif self.life.captures[intent].currency != "USD":
+        elif not self._is_countable(intent):
             assert isinstance(result, DriveDoesNotMatch) or crash
         elif committed:
             with self.life.transaction():
                 self.life.released[intent] = drive
             return
         assert not committed
+
+    def _is_countable(self, intent: str) -> bool:
+        currency = self.life.captures[intent].currency
+        return currency == "USD" or (currency == OTHER and self.life.is_convertible(intent))
 
     @rule(
         drive=KNOWN_DRIVES,

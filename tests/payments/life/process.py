@@ -34,6 +34,7 @@ from tests.payments.books import Books
 from tests.payments.harness import SECRET, Pledges, a_drive
 from tests.payments.life.crashing import Crash, CrashingDatabase
 from tests.payments.life.model import (
+    OTHER,
     SHARES,
     Life,
 )
@@ -63,7 +64,7 @@ class Process(RuleBasedStateMachine):
         super().__init__()
         self.runner = asyncio.Runner()
         self.folder = tempfile.TemporaryDirectory()
-        self.life = Life()
+        self.life = Life(read_rates=self.stored_rates)
         self.clock = FrozenClock(START)
         self.account = Account(self.clock)
         self.processor = RefundingProcessor(self.account)
@@ -71,6 +72,7 @@ class Process(RuleBasedStateMachine):
             a_drive(
                 slug=f"drive-{n}", partner="charity", changed_at=START,
                 beneficiaries=[Beneficiary(name=name, share_bps=bps) for name, bps in SHARES.items()],
+                currencies=[OTHER],
             )
             for n in range(3)
         ]  # fmt: skip
@@ -84,6 +86,7 @@ class Process(RuleBasedStateMachine):
         self.postings: list[Any] = []
         """The ledger as it was after the step before."""
         self.requests = 0
+        self.rates_set = 0
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:
         return self.runner.run(work)
@@ -140,6 +143,11 @@ class Process(RuleBasedStateMachine):
 
         return self.run(read())
 
+    def stored_rates(self) -> dict[str, str]:
+        if all(each.currency != OTHER for each in self.life.captures.values()):
+            return {}
+        return dict(self.rows("SELECT intent, rate FROM payments WHERE rate IS NOT NULL"))
+
     def rows(self, statement: str) -> list[Any]:
         async def read() -> list[Any]:
             async with self.database.reading() as session:
@@ -159,4 +167,4 @@ class Process(RuleBasedStateMachine):
         if committed:
             drive = next(n for n, each in enumerate(self.drives) if each.drive_id == pledge.drive_id)
             with self.life.transaction():
-                self.life.pledged[number] = (drive, pledge.amount.minor_units)
+                self.life.pledged[number] = (drive, pledge.amount.minor_units, pledge.amount.currency)
