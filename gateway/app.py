@@ -219,6 +219,7 @@ def _rate_limits(settings: GatewaySettings) -> RateLimits:
         RateLimit("key", settings.limit_key_per_s, burst_s, time.monotonic),
         RateLimit("address", settings.limit_address_per_s, burst_s, time.monotonic),
         RateLimit("pledges", settings.limit_pledges_address_per_min / 60, 60.0, time.monotonic),
+        RateLimit("pledges-key", settings.limit_pledges_key_per_min / 60, 60.0, time.monotonic),
     )
 
 

@@ -99,6 +99,11 @@ class GatewaySettings(Settings):
         gt=0,
         description="Pledges a minute of one public address (IPv6: /64) without a secret key.",
     )
+    limit_pledges_key_per_min: float = Field(
+        30_000.0,
+        gt=0,
+        description="Pledges a minute of one publishable key; each process of the gateway counts its own.",
+    )
     limit_burst_s: float = Field(4.0, ge=1, description="Seconds' worth of requests either limit lets burst.")
     pledges_in_flight: int = Field(1000, ge=1, description="Pledges being made at once; past it 503.")
     pledges_wait_s: float = Field(

@@ -73,10 +73,13 @@ class RateLimits:
     An address in IPv6 counts as its /64 network, which one client has for itself.
     """
 
-    def __init__(self, key: RateLimit, address: RateLimit, pledges: RateLimit) -> None:
+    def __init__(
+        self, key: RateLimit, address: RateLimit, pledges: RateLimit, pledges_of_key: RateLimit
+    ) -> None:
         self._key = key
         self._address = address
         self._pledges = pledges
+        self._pledges_of_key = pledges_of_key
 
     def spend(self, bearer: Bearer, address: str) -> None:
         """Count a request; raises `TooManyRequests`.
@@ -93,10 +96,15 @@ class RateLimits:
     def spend_pledge(self, bearer: Bearer, address: str) -> None:
         """Count a request to make a pledge, besides `spend`; raises `TooManyRequests`.
 
-        An address that is not public has no limit: it is a proxy's, with all donors behind it.
+        An address that is not public has no limit: it is a proxy's, with all donors behind it. A publishable
+        key has one of its own, whatever the addresses.
         """
-        if bearer.kind not in ("secret", "admin") and is_public(address):
+        if bearer.kind in ("secret", "admin"):
+            return
+        if is_public(address):
             self._pledges.take(network_of(address))
+        if bearer.key_id:
+            self._pledges_of_key.take(bearer.key_id)
 
 
 class ConcurrencyLimit:

@@ -15,11 +15,12 @@ from backbone import ids
 from backbone.http.problems import Overloaded
 from backbone.http.service_client import ServiceUnavailable
 from gateway.console.client import FAILURES, Refused, ServiceCalls, refusal_of
-from gateway.console.drive_form import ChangedMeanwhile
 from gateway.console.visit import Visit
 from gateway.http.asgi import Response
 
 _REASON_NEEDED: Final = ("reject",)
+_SEEN: Final = ("approved", "reversal_requested")
+"""The statuses in which something can be reversed, as a form shows them."""
 
 Json = dict[str, Any]
 Form = Mapping[str, str]
@@ -79,35 +80,15 @@ class ProposalPage:
         try:
             if not ids.is_id(proposal, self._kind.id_kind) or action not in self._kind.actions:
                 raise Refused(404, {})
-            if action == "reverse" and (done := await self._reversed_already(visit, proposal)):
-                return self._back(visit, done["status"], done)
             body = {"reason": reason.strip()} if reason.strip() or action in _REASON_NEEDED else {}
+            if action == "reverse":  # two steps by one route: the service compares what the form shows
+                body["seen"] = seen if (seen := form.get("seen", "")) in _SEEN else _SEEN[0]
             path = f"/v1/{self._kind.collection}/{proposal}/{action}"
             made = await self._calls.send(visit.bearer, "payments", "POST", path, body)
         except FAILURES as failure:
             return await self._page(visit, **visit.again(refusal_of(failure)))
         visit.record(f"{self._kind.page}.{action}", proposal=proposal, status=made["status"])
         return self._back(visit, made["status"], made)
-
-    async def _reversed_already(self, visit: Visit, proposal: str) -> Json | None:
-        """The proposal, if the step that the form shows as the next was taken by this key already.
-
-        One route requests a reversal and, for the next key, confirms it. Raises `ChangedMeanwhile` where
-        another key requested it since the form was shown: sent on, the request would confirm it.
-        """
-        # Ids are listed in descending order below `after`, and this one follows its own extension directly.
-        page = await self._calls.get(
-            visit.bearer, "payments", f"/v1/{self._kind.collection}",
-            drive=visit.param, after=f"{proposal}0", limit="1",
-        )  # fmt: skip
-        found: Json | None = next((one for one in page["data"] if one["id"] == proposal), None)
-        if found is None:
-            raise Refused(404, {})
-        if found["status"] == visit.form.get("seen"):
-            return None
-        if found["history"] and found["history"][-1]["by"] == visit.bearer.key_id:
-            return found
-        raise ChangedMeanwhile(["status"])
 
     def _back(self, visit: Visit, done: str, made: Json) -> Response:
         path = f"/console/drives/{visit.param}/{self._kind.page}"

@@ -159,6 +159,7 @@ _BRIEF: Final[dict[str, Any]] = {
             "cap": _usd(500_000),
             "used": _usd(0),
             "ratio": "1.00",
+            "creator": None,
         }
     ],
     "epoch": 1,
@@ -222,6 +223,9 @@ class MatchingShare(BaseModel):
     cap: Money
     used: Money
     ratio: Annotated[str, text_schema("[0-9]{1,3}[.][0-9]{2,4}")]
+    creator: Annotated[str, id_schema("crt")] | None = Field(
+        default=None, description="The creator whose gifts alone are matched; null where all gifts are."
+    )
 
 
 class TotalsBrief(BaseModel):

@@ -6,15 +6,19 @@ hidden until the overlay reports that it runs (`local_file.js`), and loads it ag
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Final
 from urllib.parse import quote, urlencode
 
+from backbone.http.fields import REFERENCE
 from gateway.pages.headers import Headers
 from gateway.pages.languages import choose_voice, localised
 from gateway.pages.render import LAYOUTS, SIZES, THEMES, Title, overlay_parts, render_page
 
 _KNOWN: Final = {"digits": ("latn", "arab"), "theme": THEMES, "layout": LAYOUTS, "size": SIZES}
+
+_CREATOR: Final = re.compile(REFERENCE, re.ASCII)
 
 
 def local_file(origin: str, drive_slug_or_id: str, title: Title, query: Mapping[str, str]) -> bytes:
@@ -22,6 +26,8 @@ def local_file(origin: str, drive_slug_or_id: str, title: Title, query: Mapping[
     voice = choose_voice(query, "", title)
     asked = {"parts": ",".join(overlay_parts(query.get("parts", ""))), "lang": voice.lang}
     asked |= {name: query[name] for name, known in _KNOWN.items() if query.get(name) in known}
+    if _CREATOR.fullmatch(query.get("creator", "")):
+        asked["creator"] = query["creator"]
     address = f"{origin}/overlay/{quote(drive_slug_or_id)}?{urlencode(asked, safe=',')}"
     shown = localised(title, voice.lang) or drive_slug_or_id
     return render_page("local_file.html", voice, None, {}, title=shown, address=address)

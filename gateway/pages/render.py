@@ -42,13 +42,19 @@ _environment: Final = environment()
 
 
 def overlay_page(
-    drive_slug_or_id: str, title: Title, query: Mapping[str, str], *, impact: object = ()
+    drive_slug_or_id: str,
+    title: Title,
+    query: Mapping[str, str],
+    *,
+    impact: object = (),
+    creator: object = None,
 ) -> bytes:
     """The OBS browser source of a drive: transparent, fed by `/v1/drives/{drive}/live`.
 
     `query`: `parts` (any of `OVERLAY_PARTS`; unknown ones are ignored, none means all), `lang` (ar, en; else
     the title's first), `theme` (dark, light, clear), `digits` (latn, arab), `layout` (wide, vertical; else by
-    the source's shape), `size` (s, m, l). `impact` is the drive's.
+    the source's shape), `size` (s, m, l). `impact` is the drive's. `creator` is the id of the creator whose
+    overlay it is, if it is anyone's: pools that match only their gifts are shown there, and nowhere else.
     """
     voice = choose_voice(query, "", title)
     page = {
@@ -58,6 +64,7 @@ def overlay_page(
         "layout": query.get("layout") if query.get("layout") in LAYOUTS else None,
         "size": _one_of(SIZES, query.get("size")),
         "impact": impact,
+        "creator": creator,
         "texts": TRANSLATIONS["overlay"][voice.lang],
     }
     return _render(

@@ -138,8 +138,11 @@ class Site:
         return handle
 
     async def _overlay(self, request: Request, drive: Drive) -> Response:
-        impact = drive.get("impact") or ()
-        body = pages.overlay_page(request.params[0], drive["title"], _query(request), impact=impact)
+        impact, query = drive.get("impact") or (), _query(request)
+        creator = await self._creator(drive["id"], query.get("creator", ""))
+        body = pages.overlay_page(
+            request.params[0], drive["title"], query, impact=impact, creator=creator and creator.get("id")
+        )
         return Response(200, pages.page_headers("overlay"), body)
 
     async def _setup(self, request: Request, drive: Drive) -> Response:

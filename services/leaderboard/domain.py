@@ -81,6 +81,25 @@ def changes(was: Figures, now: Figures) -> list[tuple[LogType, int]]:
     return rows
 
 
+def reported_changes(was: Figures, now: Figures, value: Callable[[int], int]) -> list[tuple[LogType, int]]:
+    """The rows of a change that is given in another currency than the drive's, each with its effect in that.
+
+    `value` is what a net is worth in the drive's currency, rounded; a larger net is worth no less. The rows
+    are applied one after the other, and the effect of each is the difference of the values of two nets. So
+    their sum is that of the whole change, each has the sign of its type, and what did not change has no row.
+    What is worth no minor unit has none either.
+    """
+    rows: list[tuple[LogType, int]] = []
+    net, worth = was.net, value(was.net)
+    for type_, moved in changes(was, now):
+        net += moved
+        effect = value(net) - worth
+        worth += effect
+        if effect:
+            rows.append((type_, effect))
+    return rows
+
+
 def _of_captured(more: int, *, is_new: bool) -> LogType:
     if more < 0:
         return "donation.refunded"

@@ -11,15 +11,14 @@ from typing import Any, Final, NamedTuple
 from sqlalchemy import Row, insert
 
 from backbone.contracts import PaymentChanged
-from backbone.contracts.leaderboard import LogType
 from backbone.database.columns import microseconds
 from backbone.database.plans import Tuples
 from backbone.database.transaction import SyncTransaction
-from backbone.money import Money
 from services.leaderboard import domain, sequencer
 from services.leaderboard.domain import NOTHING, Figures
 from services.leaderboard.logged_rows import LoggedRow
-from services.leaderboard.sequencer import NOT_GIVEN, LockedDrive
+from services.leaderboard.payment_rows import GivenChange, reported_by, rows_of, sizes_of
+from services.leaderboard.sequencer import LockedDrive
 from services.leaderboard.statements import by_id, statements
 from services.leaderboard.tables import payments, superseded
 
@@ -176,7 +175,7 @@ def _tally(
     if not event.held and drive.currency is None:
         drive.settle_currency(currency)
     counted = not event.held and currency == drive.currency
-    figures = (counted and _reported(event)) or given
+    figures = (counted and reported_by(event)) or given
     captured_at = event.captured_at or event.changed_at
     new = _PaymentState(
         event.drive_id, event.captured.currency, event.creator_id, event.donor_id,
@@ -193,15 +192,6 @@ def _tally(
         _number(old, before, new, locked, batch), event.version, event.offline,
         *(_IN_DRIVES_CURRENCY if figures is given else given),
     )  # fmt: skip
-
-
-def _reported(event: PaymentChanged) -> Figures | None:
-    """The amounts in the drive's currency, where they are in another one."""
-    sums = (event.reporting_captured, event.reporting_refunded, event.reporting_disputed)
-    captured, refunded, disputed = sums
-    if captured is None or refunded is None or disputed is None:
-        return None
-    return Figures(captured.minor_units, refunded.minor_units, disputed.minor_units)
 
 
 def _without_donor_texts(event: PaymentChanged) -> PaymentChanged:
@@ -296,7 +286,9 @@ def _apply_to_drive(
     """Log and add the change of what counts of a payment in a drive; None: it is not in the drive."""
     was, now = (NOTHING if one is None else one.counted for one in (before, after))
     change = now.since(was)
-    drive.log_payment(domain.changes(was, now), event, _given(before, after))
+    given = _given(before, after)
+    rows = rows_of(was, now, given, event.rate, drive.currency)
+    drive.log_payment(rows, event, sizes_of(given))
     donations = int(now.net > 0) - int(was.net > 0)
     if event.offline:
         drive.add(offline=change.net, donations=donations)
@@ -307,14 +299,13 @@ def _apply_to_drive(
     drive.note_moment(event.changed_at)
 
 
-def _given(before: _PaymentState | None, after: _PaymentState | None) -> Mapping[LogType, Money]:
-    """The sizes of a change in the currency of the gift, where that is not the drive's."""
+def _given(before: _PaymentState | None, after: _PaymentState | None) -> GivenChange | None:
+    """A change in the currency of the gift; None where that is the drive's."""
     states = [one for one in (before, after) if one is not None and one.given is not one.figures]
     if not states:
-        return NOT_GIVEN
+        return None
     was, now = (NOTHING if one is None or one.counted is NOTHING else one.given for one in (before, after))
-    currency = states[-1].currency
-    return {type_: Money(abs(moved), currency) for type_, moved in domain.changes(was, now)}
+    return GivenChange(was, now, states[-1].currency)
 
 
 def _pays(old: Row[Any] | None, pledge_id: str) -> bool:

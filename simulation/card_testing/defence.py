@@ -61,7 +61,7 @@ class Defence:
         settings = GatewaySettings()
         per_s = settings.limit_pledges_address_per_min / 60
         never = RateLimit("unused", 1e9, 1.0, clock.seconds)
-        limits = RateLimits(never, never, RateLimit("pledges", per_s, 60.0, clock.seconds))
+        limits = RateLimits(never, never, RateLimit("pledges", per_s, 60.0, clock.seconds), never)
         groups = ClientGroups(Database(f"sqlite:///{Path('unused.db')}", MESSAGING_TABLES), clock)
         groups.keys = {int(clock.at) // _DAY_S: b"k" * 32}
         self._refused = RefusedClients(_NoService(), "secret", clock)

@@ -148,7 +148,13 @@ class Harness:
             await reply_with(send, 200, page_headers("setup"), setup_page("winter", drive, query))
         elif path.startswith("/overlay/"):
             ref = unquote(path.removeprefix("/overlay/"))
-            html = overlay_page(ref, self.totals["title"], query, impact=self.drive.get("impact", ()))
+            html = overlay_page(
+                ref,
+                self.totals["title"],
+                query,
+                impact=self.drive.get("impact", ()),
+                creator=query.get("creator"),
+            )
             await reply_with(send, 200, page_headers("overlay"), html)
         elif path.endswith("/thanks"):
             html = thanks_page(drive, query, frame=frame)

@@ -173,7 +173,7 @@ async def test_reversal_takes_two_keys_and_a_stale_form_confirms_none(
     status, location, _ = await decide(first, page, proposal, "reverse", "approved")
     assert (status, "done=reversal_requested" in location) == (303, True)
     status, _, html = await decide(second, page, proposal, "reverse", "approved")
-    assert (status, str(CONSOLE_EN["refused_changed_meanwhile"]) in html) == (409, True)
+    assert (status, str(PROPOSALS_EN["refused_approval_state"]) in html) == (409, True)
     status, _, html = await decide(first, page, proposal, "reverse", "reversal_requested")
     assert (status, str(PROPOSALS_EN["refused_second_approver_needed"]) in html) == (409, True)
     assert await texts_of(first, page, "reversal_requested", proposal, "own_reversal")

@@ -271,6 +271,32 @@ async def test_gifts_are_shown_as_doubled_while_a_pool_has_something_left(
         await expect(line).to_be_hidden()
 
 
+async def test_pool_of_one_creator_is_named_while_the_form_credits_that_creator(
+    browser: BrowserContext, harness: Harness
+) -> None:
+    pool = {"id": "mch_1", "sponsor": "Acme", "cap": usd("5000.00"), "used": usd("0.00"), "ratio": "1.00"}
+    limited = {**pool, "id": "mch_2", "sponsor": "Noor's sponsor", "creator": "crt_1"}
+    harness.totals["matching"] = [limited]
+    harness.creators = [{"id": "crt_1", "slug": "noor", "name": "Noor"}]
+    async with tab(browser) as page:
+        await page.goto(f"{harness.base}/donate/winter?lang=en")
+        await expect(page.locator("#gifts")).not_to_be_empty()
+        line = page.locator("#doubled")
+        await expect(line).to_be_hidden()
+        await page.select_option("#creator", "crt_1")
+        await expect(line).to_contain_text("Noor's sponsor")
+        await page.select_option("#creator", "")
+        await expect(line).to_be_hidden()
+        harness.totals["matching"] = [limited, pool]
+        await page.reload()
+        await expect(line).to_contain_text("Acme")
+        harness.totals["matching"] = [limited]
+        for creator, shown in (("crt_1", True), ("noor", True), ("other", False)):
+            await page.goto(f"{harness.base}/donate/winter?lang=en&creator={creator}")
+            await expect(page.locator("#gifts")).not_to_be_empty()
+            assert await line.is_visible() is shown
+
+
 BADGE = b"""<svg xmlns="http://www.w3.org/2000/svg" width="9" height="9"><circle r="5"/></svg>"""
 
 

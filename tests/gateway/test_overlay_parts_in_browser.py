@@ -180,6 +180,15 @@ async def test_matching_shows_open_pools_only(
                 await expect(page.locator(place)).to_have_text(text)
 
 
+async def test_pool_of_one_creator_is_on_that_creators_overlay_only(
+    browser: BrowserContext, harness: Harness
+) -> None:
+    harness.totals = drive_totals(matching=[matching(creator="crt_1")])
+    for query, shown in (("", False), ("&creator=crt_2", False), ("&creator=crt_1", True)):
+        async with overlay(browser, harness, f"parts=bar,matching&lang=en{query}") as page:
+            assert await page.locator(".matching").is_visible() is shown
+
+
 async def test_matching_follows_what_is_used(browser: BrowserContext, harness: Harness) -> None:
     harness.totals = drive_totals(matching=[matching()])
     async with overlay(browser, harness) as page:

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from backbone.contracts import DriveState
+from backbone.exchange_rates import converted
 from services.leaderboard.domain import (
     Figures,
     IllegalTransition,
@@ -18,6 +19,7 @@ from services.leaderboard.domain import (
     moves,
     newest,
     percent,
+    reported_changes,
 )
 
 AMOUNTS = st.integers(0, 10_000)
@@ -51,6 +53,23 @@ def test_rows_of_a_change_add_up_to_the_change_of_the_net(old: Figures, new: Fig
 )
 def test_change_is_logged_with_its_type(old: Figures, new: Figures, said: list[tuple[str, int]]) -> None:
     assert changes(old, new) == said
+
+
+RATES = st.sampled_from(["3.2581", "0.27229408", "0.0064531", "0.5", "1"])
+
+
+@given(FIGURES, FIGURES, RATES)
+def test_rows_of_a_foreign_change_have_the_sign_of_their_type_and_add_up_exactly(
+    old: Figures, new: Figures, rate: str
+) -> None:
+    def value(net: int) -> int:
+        return converted(net, "KWD", "USD", rate)
+
+    rows = reported_changes(old, new, value)
+    assert sum(moved for _, moved in rows) == value(new.net) - value(old.net)
+    given_signs = {type_: moved > 0 for type_, moved in changes(old, new)}
+    assert {type_: moved > 0 for type_, moved in rows}.items() <= given_signs.items()
+    assert all(moved for _, moved in rows)
 
 
 def test_drive_first_seen_as_paused_is_logged_as_opened_and_paused() -> None:

@@ -89,8 +89,15 @@ async def test_totals_have_the_pools(database: Database) -> None:
             "cap": {"currency": "USD", "value": "100.00"},
             "used": {"currency": "USD", "value": "25.00"},
             "ratio": "1.00",
+            "creator": None,
         }
     ]
+
+
+async def test_totals_say_whose_gifts_alone_a_pool_matches(database: Database) -> None:
+    await handle_events(database, drive(), pool("mch_a", 2_500))
+    await handle_events(database, pool("mch_a", 2_500, 2, creator_id="crt_a"))
+    assert [one["creator"] for one in (await shown(database))["matching"]] == ["crt_a"]
 
 
 async def test_scheduled_and_ended_pools_are_not_shown_and_used_up_ones_come_last(database: Database) -> None:

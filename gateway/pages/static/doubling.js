@@ -1,5 +1,7 @@
 // "Your gift is doubled": the sponsor that matches gifts now, and what its pool has left. The line goes with the pool.
+// A pool that matches one creator's gifts is named only while the form credits that creator.
 
+import { creator } from "./form_fields.js";
 import { $, figures, page, texts } from "./form_page.js";
 import { decimalsOf, isMoney, localised, toMinor, toValue } from "./money.js";
 
@@ -8,9 +10,20 @@ function isOpen({ cap, used, ratio }) {
   return readable && cap.currency === used.currency && toMinor(used.value) < toMinor(cap.value);
 }
 
+const matchesThis = (pool) => !pool.creator || pool.creator === creator();
+
+let pools = [];
+
 export function showDoubling(totals) {
+  pools = totals.matching ?? [];
+  showLine();
+}
+
+$("creator")?.addEventListener("change", showLine);
+
+function showLine() {
   const line = $("doubled");
-  const open = line && (totals.matching ?? []).find(isOpen);
+  const open = line && pools.find((pool) => matchesThis(pool) && isOpen(pool));
   if (!line || (line.hidden = !open)) return;
   const { sponsor, cap, used, ratio } = open;
   const one = 10n ** BigInt(decimalsOf(ratio));

@@ -3,7 +3,7 @@
 
 import { celebrate } from "./milestones.js";
 import { decimalsOf, isMoney, localised, share, toMinor, toValue } from "./money.js";
-import { $, element, figures, lang, quote, texts } from "./overlay_page.js";
+import { $, element, figures, lang, page, quote, texts } from "./overlay_page.js";
 
 const SHOWN = 2;
 
@@ -13,11 +13,12 @@ let openBefore = new Set();
 export function showMatching(totals) {
   const panel = $(".matching");
   if (!panel) return;
-  const key = JSON.stringify(totals.matching ?? []);
+  const pools = (totals.matching ?? []).filter(isForThis);
+  const key = JSON.stringify(pools);
   if (key === drawn) return;
   drawn = key;
-  const open = (totals.matching ?? []).filter(isOpen).slice(0, SHOWN);
-  celebrateUsedUp(totals.matching ?? []);
+  const open = pools.filter(isOpen).slice(0, SHOWN);
+  celebrateUsedUp(pools);
   panel.hidden = open.length === 0;
   panel.replaceChildren(...open.map(pool));
 }
@@ -27,6 +28,9 @@ function celebrateUsedUp(pools) {
   for (const { sponsor, cap } of pools.filter(usedUp)) celebrate({ title: sponsor, amount: cap, heading: "match_met" });
   openBefore = new Set(pools.filter(isOpen).map(({ id }) => id));
 }
+
+/** Whether the pool matches all gifts, or those of the creator whose overlay this is. */
+const isForThis = ({ creator }) => !creator || creator === page.creator;
 
 function isOpen({ cap, used, ratio }) {
   const readable = isMoney(cap) && isMoney(used) && /^\d+(\.\d+)?$/.test(ratio) && toMinor(ratio) > 0n;

@@ -62,6 +62,7 @@ def _row(event: MatchingPoolChanged) -> dict[str, Any]:
         "starts_at": event.starts_at,
         "ends_at": event.ends_at,
         "ended_at": event.ended_at,
+        "creator_id": event.creator_id,
     }
 
 
@@ -106,6 +107,7 @@ def shown_pools(transaction: SyncTransaction, row: Row[Any], now: datetime) -> S
             "cap": as_json(pool.cap, row.currency),
             "used": as_json(pool.used, row.currency),
             "ratio": pool.ratio,
+            "creator": pool.creator_id,
         }
         for pool in found
     ]

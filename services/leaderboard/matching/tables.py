@@ -28,6 +28,8 @@ class MatchingPool(Table, table=True):
     starts_at: datetime = Field(sa_column=Column(Utc, nullable=False))
     ends_at: datetime | None = Field(default=None, sa_column=Column(Utc))
     ended_at: datetime | None = Field(default=None, sa_column=Column(Utc))
+    creator_id: str | None = None
+    """The creator whose gifts alone are matched; None: all are, or an earlier version stored it."""
 
 
 pools: Final = Table.metadata.tables["matching_pools"]

@@ -35,6 +35,8 @@ class Decision(NamedTuple):
     caller: Decider
     at: datetime
     reason: str | None = None
+    seen: Status | None = None
+    """The status in which the caller saw the proposal, where it said so."""
 
 
 async def find(session: Transaction, table: Table, proposal_id: str, *, lock: bool = False) -> Row[Any]:
@@ -61,7 +63,7 @@ async def decide(session: Transaction, table: Table, row: Row[Any], decision: De
     Raises `SecondApproverNeeded` and `NotDecidable`.
     """
     before = Status(row.status)
-    after = next_status(before, decision.action, row.asked_by, decision.caller.key_id)
+    after = next_status(before, decision.action, row.asked_by, decision.caller.key_id, decision.seen)
     if after is before:
         return after
     values = {"status": after.value}

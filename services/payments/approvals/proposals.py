@@ -110,10 +110,16 @@ class Proposals:
         return await run_once(self._database, key, hash_body(drive.id.encode() + b"\n" + keyed.body), create)
 
     async def decide(
-        self, proposal_id: str, action: Action, caller: Caller, reason: str | None
+        self,
+        proposal_id: str,
+        action: Action,
+        caller: Caller,
+        reason: str | None,
+        seen: Status | None = None,
     ) -> dict[str, Any]:
         """Take a decision; the proposal after it. A repeated decision changes nothing.
 
+        One that the caller takes about another status than `seen` is refused, under the proposal's lock.
         The decision and its effect are stored in one transaction. Raises `NotFound`, `SecondApproverNeeded`,
         `NotDecidable`, and what `DriveLookup.find_owned` and the effect raise.
         """
@@ -121,7 +127,7 @@ class Proposals:
         async with self._database.reading() as session:
             found = await decisions.find(session, table, proposal_id)
         await self._drives.find_owned(found.drive_id, caller)
-        decision = Decision(action, caller, self._clock.now(), reason)
+        decision = Decision(action, caller, self._clock.now(), reason, seen)
         async with self._database.transaction() as session:
             row = await decisions.find(session, table, proposal_id, lock=True)
             after = await decisions.decide(session, table, row, decision)

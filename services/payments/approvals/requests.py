@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from datetime import datetime, timedelta
-from typing import Annotated, Final
+from typing import Annotated, Final, Literal
 
 from fastapi import Path, Query
 from pydantic import AfterValidator, BaseModel, Field, StringConstraints
@@ -83,6 +83,22 @@ class DecisionNote(Body):
     reason: Annotated[Text, StringConstraints(min_length=1, max_length=500)] | None = None
 
 
+class ReversalNote(Body):
+    """Why it is taken back, and in which status it was seen."""
+
+    model_config = with_examples({"reason": "The transfer came back.", "seen": "approved"})
+
+    reason: Annotated[Text, StringConstraints(min_length=1, max_length=500)] | None = None
+    seen: Annotated[
+        Literal[Status.APPROVED, Status.REVERSAL_REQUESTED] | None,
+        Field(
+            description="The status in which you saw it. If it has another one by now, the answer is 409 "
+            "`approval-state`, so that a request never confirms another key's. A request that this key made "
+            "before is answered again."
+        ),
+    ] = None
+
+
 class Rejection(Body):
     """Why it is rejected."""
 
@@ -94,6 +110,7 @@ class Rejection(Body):
 PUBLIC: Final = {"Cache-Control": "public, max-age=1, s-maxage=1"}
 """The headers of a reply that needs no key."""
 NO_NOTE: Final = DecisionNote()
+NO_REVERSAL_NOTE: Final = ReversalNote()
 
 
 class StepView(BaseModel):

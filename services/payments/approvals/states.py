@@ -48,14 +48,22 @@ _REPEATS: Final[Mapping[Action, frozenset[Status]]] = {
 """The statuses in which a decision was taken before: repeating it changes nothing."""
 
 
-def next_status(status: Status, action: Action, asked_by: str, key_id: str) -> Status:
+def next_status(
+    status: Status, action: Action, asked_by: str, key_id: str, seen: Status | None = None
+) -> Status:
     """The status after `action`, which is APPROVE, REJECT or REVERSE, by `key_id`; the same for a repeat.
 
     `asked_by` is the key that recorded it, or requested its reversal. It may reject what it recorded, but
-    not approve it, nor confirm its own request. Raises `SecondApproverNeeded` and `NotDecidable`.
+    not approve it, nor confirm its own request. `seen` is the status in which the key saw it: a request for
+    a reversal never becomes the confirmation of one that was requested meanwhile, and is a repeat where this
+    key requested it. Raises `SecondApproverNeeded` and `NotDecidable`.
     """
     if status in _REPEATS[action]:
         return status
+    if seen is not None and seen is not status:
+        if status is Status.REVERSAL_REQUESTED and key_id and key_id == asked_by:
+            return status
+        raise NotDecidable(f"It is {status.value.replace('_', ' ')} by now.")
     match status, action:
         case Status.PENDING, Action.REJECT:
             return Status.REJECTED

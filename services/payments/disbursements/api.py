@@ -15,6 +15,7 @@ from services.payments.approvals.decisions import Wanted
 from services.payments.approvals.proposals import DriveNotOpened, KeyedRequest
 from services.payments.approvals.requests import (
     NO_NOTE,
+    NO_REVERSAL_NOTE,
     PUBLIC,
     After,
     CurrencyNotAccepted,
@@ -23,6 +24,7 @@ from services.payments.approvals.requests import (
     DriveRef,
     Limit,
     Rejection,
+    ReversalNote,
     StatusFilter,
     checked_id,
 )
@@ -147,7 +149,7 @@ def _add_decisions(router: APIRouter, disbursements: Disbursements) -> None:
         responses=documented(*decided),
     )
     async def reverse_disbursement(
-        disbursement: DisbursementRef, caller: CallerDep, body: DecisionNote = NO_NOTE
+        disbursement: DisbursementRef, caller: CallerDep, body: ReversalNote = NO_REVERSAL_NOTE
     ) -> dict[str, Any]:
         """Take an approved disbursement back, by two keys.
 
@@ -155,4 +157,6 @@ def _add_decisions(router: APIRouter, disbursements: Disbursements) -> None:
         again.
         """
         caller.require(SCOPE)
-        return await disbursements.proposals.decide(disbursement, Action.REVERSE, caller, body.reason)
+        return await disbursements.proposals.decide(
+            disbursement, Action.REVERSE, caller, body.reason, body.seen
+        )

@@ -16,6 +16,7 @@ from services.payments.approvals.decisions import Wanted
 from services.payments.approvals.proposals import DriveNotOpened, KeyedRequest
 from services.payments.approvals.requests import (
     NO_NOTE,
+    NO_REVERSAL_NOTE,
     After,
     CurrencyNotAccepted,
     DecisionNote,
@@ -23,6 +24,7 @@ from services.payments.approvals.requests import (
     DriveRef,
     Limit,
     Rejection,
+    ReversalNote,
     StatusFilter,
     checked_id,
 )
@@ -108,11 +110,11 @@ def _add_decisions(router: APIRouter, gifts: OfflineGifts) -> None:
 
     @router.post("/v1/offline-gifts/{gift}/reverse", response_model=OfflineGiftView, responses={**_DECIDED})
     async def reverse_offline_gift(
-        gift: GiftRef, caller: CallerDep, body: DecisionNote = NO_NOTE
+        gift: GiftRef, caller: CallerDep, body: ReversalNote = NO_REVERSAL_NOTE
     ) -> dict[str, Any]:
         """Take an approved gift out again, by two keys.
 
         The first requests the reversal; it still counts. The second confirms it: nothing of the gift is left.
         """
         caller.require(SCOPE)
-        return await gifts.proposals.decide(gift, Action.REVERSE, caller, body.reason)
+        return await gifts.proposals.decide(gift, Action.REVERSE, caller, body.reason, body.seen)

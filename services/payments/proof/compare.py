@@ -6,7 +6,7 @@ compared only where it has the same version: another version is in transit.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from enum import Enum
 from typing import Final, NamedTuple
@@ -70,11 +70,11 @@ def transit(own: OwnFigures, counted: CountedPayment | None) -> Transit:
 
 
 def in_own_books(own: OwnFigures) -> list[Difference]:
-    """The differences among a payment's row, its facts and its postings."""
+    """The differences among a payment's row, its facts and its postings, and their exchange rates."""
     stored, facts, posted, expected = own.stored, own.by_facts, own.posted, own.expected
+    found = [*_posted_elsewhere(own), *_own_reporting(own)]
     if stored == facts and posted == expected:
-        return []
-    found: list[Difference] = []
+        return found
     apart = own.held or own.offline  # posted to accounts that do not tell captures from refunds
     for name in COUNTED_IN:
         figures = {"payments": getattr(stored, name), "facts": getattr(facts, name)}
@@ -90,6 +90,35 @@ _POSTED_AS: Final = {
     "processor": "processor money", "offline": "offline money", "elsewhere": "money in another currency",
     "other_fund": "money in the accounts of the other fund",
 }  # fmt: skip
+
+
+def _posted_elsewhere(own: OwnFigures) -> Iterator[Difference]:
+    """What is posted as counted at another rate than the payment's, or in another drive.
+
+    What was posted in another drive, or there at its rate, and reversed, is no difference.
+    """
+    for each in own.strays:
+        if each.drive != own.drive:
+            figures = {"payments": own.drive, "ledger": each.drive}
+            yield Difference(own.payment, "drive of postings", figures, own.currency, abs(each.amounts.net))
+        elif each.rate != own.rate:
+            figures = {"payments": own.rate, "ledger": each.rate}
+            yield Difference(own.payment, "exchange rate", figures, own.reporting_currency)
+
+
+def _own_reporting(own: OwnFigures) -> list[Difference]:
+    """Whether row, facts and postings give the same amount in the drive's currency."""
+    if own.held or (own.rate is None and not own.strays):
+        return []  # in the drive's currency: its amounts are compared
+    figures = {
+        "payments": own.reporting_net,
+        "facts": own.reporting_by_facts,
+        "ledger": own.reporting_by_ledger,
+    }
+    apart = max(figures.values()) - min(figures.values())
+    return (
+        [Difference(own.payment, "reporting amount", figures, own.reporting_currency, apart)] if apart else []
+    )
 
 
 def with_leaderboard(own: OwnFigures, counted: CountedPayment) -> list[Difference]:
@@ -112,20 +141,16 @@ def with_leaderboard(own: OwnFigures, counted: CountedPayment) -> list[Differenc
 
 
 def _reporting(own: OwnFigures, counted: CountedPayment) -> list[Difference]:
-    """Whether ledger, payment and leaderboard agree on what it counts as in its drive's currency."""
+    """Whether payments and leaderboard agree on what it counts as in its drive's currency."""
     if own.held or not counted.counted or counted.reporting_net is None:
         return []
     if own.rate is None and counted.reporting_net == counted.net:
         return []  # in the drive's currency: its amounts are compared
-    figures = {
-        "payments": own.reporting_net,
-        "ledger": own.reporting_by_ledger,
-        "leaderboard": counted.reporting_net,
-    }
-    if len(set(figures.values())) == 1:
-        return []
-    apart = max(figures.values()) - min(figures.values())
-    return [Difference(own.payment, "reporting amount", figures, own.reporting_currency, apart)]
+    figures = {"payments": own.reporting_net, "leaderboard": counted.reporting_net}
+    apart = abs(own.reporting_net - counted.reporting_net)
+    return (
+        [Difference(own.payment, "reporting amount", figures, own.reporting_currency, apart)] if apart else []
+    )
 
 
 def _differing(own: OwnFigures, what: str, figures: Mapping[str, int]) -> list[Difference]:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Collection, Mapping, Sequence
+from fractions import Fraction
+from functools import lru_cache
 from typing import Any, Final, NamedTuple
 
 from sqlalchemy import BigInteger, Select, bindparam, case, func, select, text, type_coerce
 
 from backbone.database.one_of import one_of
 from backbone.database.transaction import SyncTransaction
-from backbone.exchange_rates import converted
+from backbone.money import digits
 from services.payments.approvals.states import Status
 from services.payments.disbursements.tables import DISBURSEMENTS, PAID_OUT
 from services.payments.domain import FactKind, Observation, sum_up
@@ -53,6 +55,19 @@ class Posted(NamedTuple):
     elsewhere: int = 0
     other_fund: int = 0
 
+    @property
+    def counted(self) -> Amounts:
+        """What is counted, without held money."""
+        return Amounts(self.captured, self.refunded, self.disputed)
+
+
+class PostedAt(NamedTuple):
+    """What is posted as counted for a payment in `drive` at `rate`, neither 0 nor the payment's own."""
+
+    drive: str | None
+    rate: str | None
+    amounts: Amounts
+
 
 class OwnFigures(NamedTuple):
     """A payment, what its facts add up to, and what the ledger holds for it.
@@ -72,22 +87,34 @@ class OwnFigures(NamedTuple):
     offline: bool = False
     rate: str | None = None
     reporting_currency: str | None = None
+    strays: Sequence[PostedAt] = ()
+    """What is posted in another drive or at another rate than the payment's."""
 
     @property
     def reporting_net(self) -> int:
         """What it counts as in its drive's currency, as stored."""
-        return self._worth(*self.stored)
+        return self._worth(self.net, self.rate)
+
+    @property
+    def reporting_by_facts(self) -> int:
+        """The same from its facts."""
+        return self._worth(self.by_facts.net, self.rate)
 
     @property
     def reporting_by_ledger(self) -> int:
-        """The same from its postings."""
-        return self._worth(self.posted.captured, self.posted.refunded, self.posted.disputed)
+        """The same from its postings in its drive, each at the rate that it names."""
+        own = self.posted.counted.net - sum(each.amounts.net for each in self.strays)
+        in_drive = [each for each in self.strays if each.drive == self.drive]
+        return self._worth(own, self.rate) + sum(
+            self._worth(each.amounts.net, each.rate) for each in in_drive
+        )
 
-    def _worth(self, captured: int, refunded: int, disputed: int) -> int:
-        net = captured - refunded - disputed
-        if self.rate is None or self.reporting_currency is None or self.currency is None:
-            return net
-        return converted(net, self.currency, self.reporting_currency, self.rate)
+    def _worth(self, net: int, rate: str | None) -> int:
+        """A net amount in the drive's currency; 0 where that is another and there is no rate."""
+        target = self.reporting_currency or self.currency
+        if rate is None or self.currency is None or target is None:
+            return net if target == self.currency else 0
+        return round(net * _factor(self.currency, target, rate))
 
     @property
     def expected(self) -> Posted:
@@ -107,6 +134,12 @@ class OwnFigures(NamedTuple):
     def has_money(self) -> bool:
         """Whether any money has moved: leaderboard stores nothing of other payments."""
         return self.stored != (0, 0, 0)
+
+
+@lru_cache(maxsize=1024)
+def _factor(source: str, target: str, rate: str) -> Fraction:
+    """Minor units of `target` for one of `source`. Not the arithmetic by which payments are counted."""
+    return Fraction(rate) * Fraction(10) ** (digits(target) - digits(source))
 
 
 def paid_payments(transaction: SyncTransaction, drive_id: str, after: str, limit: int) -> list[OwnFigures]:
@@ -206,13 +239,14 @@ _COUNT: Final = select(func.count()).select_from(PAYMENTS).where(_OF_DRIVE, text
 def _figures(transaction: SyncTransaction, rows: Sequence[Any]) -> list[OwnFigures]:
     by_facts = _facts(transaction, [row[-1] for row in rows if row[-1] is not None])
     by_facts |= _gifts(transaction, [row[0] for row in rows if row.offline])
-    posted = _posted(transaction, {row[0]: (row.paid_currency, row.zakat) for row in rows})
+    paid = {row.id: _Paid(row.paid_currency, row.drive_id, row.rate, row.zakat) for row in rows}
+    posted, strays = _posted(transaction, paid)
     nothing, unposted = Amounts(), Posted()
     return [
         OwnFigures(
             payment, drive, version, currency, held, changed_at, Amounts(captured, refunded, disputed),
             by_facts.get(payment if offline else intent, nothing), posted.get(payment, unposted), offline,
-            rate, reporting_currency,
+            rate, reporting_currency, strays.get(payment, ()),
         )
         for (
             payment, drive, version, currency, held, changed_at, captured, refunded, disputed, offline, rate,
@@ -261,22 +295,42 @@ _WHOLE_FACTS: Final[Select[Any]] = select(*(FACTS.c[name] for name in OBSERVATIO
 assert OBSERVATION_FIELDS[:3] == ("id", "kind", "intent")
 
 
+class _Paid(NamedTuple):
+    """In which currency a payment was captured, for which drive, its frozen rate, and whether it is zakat."""
+
+    currency: str | None
+    drive: str
+    rate: str | None
+    zakat: bool
+
+
 def _posted(
-    transaction: SyncTransaction, payments: Mapping[str, tuple[str | None, bool]]
-) -> dict[str, Posted]:
-    """What the ledger holds for payments, by id; given are what was captured in, and whether it is zakat."""
+    transaction: SyncTransaction, paid: Mapping[str, _Paid]
+) -> tuple[dict[str, Posted], dict[str, list[PostedAt]]]:
+    """What the ledger holds for payments, by their ids, and what of it is not at their own drive and rate."""
     found: dict[str, Posted] = {}
-    for payment, currency, debit, credit, units in transaction.execute(_POSTED, {"ids": list(payments)}):
-        known = found.get(payment)
-        paid, zakat = payments[payment]
-        if known is None and (debit, credit) == _CAPTURED[zakat] and currency == paid:
+    strays: defaultdict[str, defaultdict[tuple[str | None, str | None], list[int]]]
+    strays = defaultdict(lambda: defaultdict(lambda: [0, 0, 0]))
+    for payment, currency, drive, rate, debit, credit, units in transaction.execute(
+        _POSTED, {"ids": list(paid)}
+    ):
+        own, known = paid[payment], found.get(payment)
+        is_stray = drive != own.drive or rate != own.rate
+        is_own_currency = currency == own.currency
+        if known is None and not is_stray and is_own_currency and (debit, credit) == _CAPTURED[own.zakat]:
             found[payment] = Posted(captured=units, processor=units)  # most have this posting and no other
         elif ledger.MATCHING_RECEIVABLE not in (debit, credit):
-            sides = _SIDES[zakat]
-            moved = _moved(sides.get(debit, ()), units, currency == paid)
-            back = _moved(sides.get(credit, ()), -units, currency == paid)
+            sides = _SIDES[own.zakat]
+            moved = _moved(sides.get(debit, ()), units, is_own_currency)
+            back = _moved(sides.get(credit, ()), -units, is_own_currency)
             found[payment] = Posted(*map(sum, zip(known or Posted(), moved, back, strict=True)))
-    return found
+            if is_stray:
+                amounts = strays[payment][drive, rate]
+                amounts[:] = map(sum, zip(amounts, moved.counted, back.counted, strict=True))
+    return found, {
+        payment: [PostedAt(*key, Amounts(*amounts)) for key, amounts in by_key.items() if any(amounts)]
+        for payment, by_key in strays.items()
+    }
 
 
 def _moved(sides: Sequence[tuple[str, int]], units: int, own_currency: bool) -> Posted:
@@ -315,5 +369,6 @@ _SIDES: Final = tuple(_sides(zakat=zakat) for zakat in _FUND_FLAGS)
 """For payments that are no zakat, and for those that are."""
 
 _POSTED: Final = select(
-    POSTINGS.c.payment_id, POSTINGS.c.currency, POSTINGS.c.debit, POSTINGS.c.credit, POSTINGS.c.units
-).where(one_of(POSTINGS.c.payment_id, "ids"))
+    POSTINGS.c.payment_id, POSTINGS.c.currency, POSTINGS.c.drive_id, POSTINGS.c.rate, POSTINGS.c.debit,
+    POSTINGS.c.credit, POSTINGS.c.units,
+).where(one_of(POSTINGS.c.payment_id, "ids"))  # fmt: skip

@@ -21,6 +21,23 @@ from services.payments.stripe.events import ReportedTry
 from services.payments.tables import PAYMENTS
 
 _TRIES: Final = Counter("ataa_card_tries_total", "Cards tried, by what became of it.", ["outcome"])
+DECLINE_REASONS: Final = frozenset(
+    {
+        "authentication_required", "call_issuer", "card_not_supported", "card_velocity_exceeded",
+        "do_not_honor", "expired_card", "fraudulent", "generic_decline", "incorrect_cvc", "incorrect_number",
+        "insufficient_funds", "invalid_account", "lost_card", "pickup_card", "processing_error",
+        "restricted_card", "stolen_card", "transaction_not_allowed", "try_again_later",
+    }
+)  # fmt: skip
+"""Stripe's decline codes (docs.stripe.com/declines/codes) that are counted apart."""
+OTHER_REASON: Final = "other"
+_DECLINES: Final = Counter(
+    "ataa_card_declines_total", "Declined cards, by Stripe's decline code.", ["reason"]
+)
+for _reason in (*DECLINE_REASONS, OTHER_REASON):
+    _DECLINES.labels(
+        _reason
+    )  # created at import: a series that begins with its first event shows no increase
 _DECLINED, _CHARGED = (_TRIES.labels(outcome) for outcome in ("declined", "charged"))
 
 
@@ -47,6 +64,9 @@ async def store_tries(session: Transaction, tries: Sequence[ReportedTry]) -> Non
     if known:
         await session.execute(insert_new(session, TRIES), known)
     declined = sum(row["declined"] for row in known)
+    for each in tries:
+        if each.declined and each.payment_id in places:
+            _DECLINES.labels(each.reason if each.reason in DECLINE_REASONS else OTHER_REASON).inc()
     _DECLINED.inc(declined)
     _CHARGED.inc(len(known) - declined)
 

@@ -34,13 +34,17 @@ DECLINED: Final = "payment_intent.payment_failed"
 
 @dataclass(frozen=True, slots=True)
 class ReportedTry:
-    """A card that was tried for a payment of ours; `card` is the fingerprint of a declined one."""
+    """A card that was tried for a payment of ours; `card` is the fingerprint of a declined one.
+
+    `reason` is Stripe's code of why it was declined, as sent.
+    """
 
     event_id: str
     at: datetime
     payment_id: str
     card: str | None
     declined: bool
+    reason: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,18 +83,27 @@ def read_try(event: Mapping[str, Any]) -> ReportedTry | None:
     try:
         thing = event["data"]["object"]
         payment = ours(thing)["payment_id"]
-        card = _declined_card(thing) if declined else None
+        card, reason = _declined_card(thing) if declined else (None, None)
         at = moment_of(event["created"])
     except (KeyError, TypeError, AttributeError, ValueError, OverflowError, OSError):
         return None
-    return None if payment is None else ReportedTry(clean(event["id"]) or "", at, payment, card, declined)
+    return (
+        None
+        if payment is None
+        else ReportedTry(clean(event["id"]) or "", at, payment, card, declined, reason)
+    )
 
 
-def _declined_card(intent: Mapping[str, Any]) -> str | None:
-    """The fingerprint of the card that was declined last (docs.stripe.com/api/payment_intents/object)."""
+def _declined_card(intent: Mapping[str, Any]) -> tuple[str | None, str | None]:
+    """The fingerprint of the card that was declined last, and why it was.
+
+    The reason is the `decline_code`, or the `code` of an error without one
+    (docs.stripe.com/api/payment_intents/object).
+    """
     error = intent.get("last_payment_error") or {}
     card = (error.get("payment_method") or {}).get("card") or {}
-    return clean(card.get("fingerprint"))
+    reason = error.get("decline_code") or error.get("code")
+    return clean(card.get("fingerprint")), clean(reason) if isinstance(reason, str) else None
 
 
 def stored(event: Mapping[str, Any], body: bytes) -> ProcessorEvent:

@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from backbone.clock import rfc3339
+from gateway.access.limits import RateLimit
+from gateway.settings import GatewaySettings
 from tests.gateway.harness import ADMIN, Harness, bearer, gateway
 from tests.waiting import until
 
@@ -72,6 +74,30 @@ async def test_client_cannot_name_itself(tmp_path: Path) -> None:
         here = {"Origin": "https://give.example", "Idempotency-Key": "k", "Ataa-Client": "somebody_else"}
         assert (await harness.post(PLEDGES, {}, **bearer(key), **here))[0] == 201
         assert clients(harness) == [None]
+
+
+async def test_pledges_of_a_publishable_key_are_limited_whatever_their_addresses(tmp_path: Path) -> None:
+    settings = {"trusted_proxies": "127.0.0.1", "limit_pledges_key_per_min": 3.0}
+    async with gateway(tmp_path, **settings) as harness:
+        key, other = [
+            await harness.key(kind="publishable", origins=["https://give.example"]) for _ in range(2)
+        ]
+        addresses = (DONOR, OTHER, "10.0.0.9", DONOR)
+        assert [(await give(harness, key, each))[0] for each in addresses] == [201, 201, 201, 429]
+        _, headers, _ = await give(harness, key)
+        assert headers["RateLimit-Policy"] == '"pledges-key";q=3;w=60'
+        assert (await give(harness, other))[0] == 201
+        assert [(await give(harness, ADMIN))[0] for _ in range(5)] == [201] * 5
+
+
+def test_surges_through_one_key_are_never_refused() -> None:
+    """40 pledges a second for 15 minutes, then 116 for a minute, then 350 for ten seconds, at the default."""
+    at = 0.0
+    limit = RateLimit("k", GatewaySettings().limit_pledges_key_per_min / 60, 60.0, lambda: at)
+    for per_s, seconds in ((40, 900), (116, 60), (350, 10)):
+        for _ in range(per_s * seconds):
+            at += 1 / per_s
+            limit.take("key_of_a_partner")
 
 
 async def test_pledges_of_an_address_are_limited(tmp_path: Path) -> None:

@@ -141,6 +141,43 @@ async def test_confirmations_of_a_reversal_at_the_same_time_post_it_once(api: Ap
     assert "disbursed" not in await api.balances()
 
 
+async def reverse_as_seen(api: ApprovalApi, disbursement: str, key: str, seen: str) -> tuple[int, str]:
+    reply = await api.ask("POST", f"/v1/disbursements/{disbursement}/reverse", {"seen": seen}, key=key)
+    return reply.status, reply.json()["status" if reply.status == 200 else "type"]
+
+
+async def test_requests_for_a_reversal_at_the_same_time_confirm_none(api: ApprovalApi) -> None:
+    """Each key saw it approved. One of them requests, and the others are told; repeats change nothing."""
+    await raise_offline(api, 10_000)
+    _, paid = await record(api, 7_000)
+    await approve(api, paid)
+    keys = [f"key_{n}" for n in range(4)]
+    replies = await asyncio.gather(*(reverse_as_seen(api, paid, key, "approved") for key in keys * 2))
+    requested, refused = (200, "reversal_requested"), (409, "/problems/approval-state")
+    assert sorted(replies) == [requested] * 2 + [refused] * 6
+    first = keys[replies.index(requested) % 4]
+    second = next(key for key in keys if key != first)
+    assert await reverse_as_seen(api, paid, first, "reversal_requested") == (
+        409,
+        "/problems/second-approver-needed",
+    )
+    assert (await api.balances())["disbursed"] == -7_000
+    assert await reverse_as_seen(api, paid, second, "reversal_requested") == (200, "reversed")
+    for seen in ("approved", "reversal_requested"):
+        assert await reverse_as_seen(api, paid, second, seen) == (200, "reversed")
+    assert "disbursed" not in await api.balances()
+
+
+@pytest.mark.parametrize("seen", ["pending", "rejected", "reversed", "", 1])
+async def test_status_in_which_nothing_can_be_reversed_is_refused(api: ApprovalApi, seen: object) -> None:
+    await raise_offline(api, 10_000)
+    _, paid = await record(api, 7_000)
+    await approve(api, paid)
+    reply = await api.ask("POST", f"/v1/disbursements/{paid}/reverse", {"seen": seen}, key="key_c")
+    assert (reply.status, reply.json()["errors"][0]["pointer"]) == (422, "/seen")
+    assert await take_back(api, paid, "key_c") == (200, "reversal_requested")
+
+
 async def test_refund_that_is_reserved_and_not_sent_yet_is_not_owed(api: ApprovalApi) -> None:
     await raise_offline(api, 10_000)
     (drive, payment) = await of_payment(api)

@@ -93,7 +93,9 @@ async def test_a_waiting_refund_reserves_its_amount_and_a_rejection_returns_it(a
     refund = await api.waiting(payment, "450.00")
     assert (await api.ask_refund(payment, "50.01")).status == 409
     drive = api.drive.drive_id
-    assert await api.books.database.read_whole(lambda one: read_pending(one, drive, "USD")) == FundSums(45_000)
+    assert await api.books.database.read_whole(lambda one: read_pending(one, drive, "USD")) == FundSums(
+        45_000
+    )
     assert await api.decided(refund, "reject", "key_a") == REJECTED
     assert await api.decided(refund, "reject") == REJECTED
     assert await api.decided(refund, "approve") == DECIDED

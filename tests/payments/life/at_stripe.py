@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime, timedelta
+
 from hypothesis import strategies as st
 from hypothesis.stateful import precondition, rule
 
+from backbone.exchange_rates import Quote
+from backbone.money import Money
+from services.payments.rates.store import OfferedRate, offer
 from tests.payments.harness import a_pledge
 from tests.payments.life.model import (
     FAILED,
+    OTHER,
     PENDING,
     SUCCEEDED,
     TAKES_ZAKAT,
@@ -17,6 +23,13 @@ from tests.payments.life.process import CRASHES, DRIVES, MORE, PICKED, PURPOSES,
 from tests.payments.life.stripe_account import Told
 from tests.payments.stripe_events import as_stored, metadata
 from tests.rounds import apply_waiting
+
+FAR = datetime(2100, 1, 1, tzinfo=UTC)
+CURRENCIES = st.sampled_from(["USD", "USD", OTHER])
+PAID_IN = st.sampled_from(["USD", "USD", OTHER, "EUR"])
+WORTHLESS = "0.0045"
+"""At this rate a gift of 1 yen is worth nothing."""
+RATES = st.sampled_from(["0.0064531", "0.0091", WORTHLESS])
 
 
 class AtStripe(Process):
@@ -32,13 +45,21 @@ class AtStripe(Process):
         units=UNITS,
         is_known=st.sampled_from([True, True, False]),
         crash=CRASHES,
+        currency=CURRENCIES,
         purpose=PURPOSES,
     )
     def make_pledge(
-        self, drive: int, units: int, is_known: bool, crash: int | None, purpose: str | None
+        self,
+        drive: int,
+        units: int,
+        is_known: bool,
+        crash: int | None,
+        currency: str,
+        purpose: str | None,
     ) -> None:
         purpose = purpose if drive in TAKES_ZAKAT else None
-        self.pledges.append(a_pledge(self.drives[drive], units, purpose=purpose))
+        pledge = a_pledge(self.drives[drive], amount=Money(units, currency), purpose=purpose)
+        self.pledges.append(pledge)
         if is_known:
             self.consume_pledge(len(self.pledges) - 1, crash)
 
@@ -49,16 +70,31 @@ class AtStripe(Process):
 
     # At Stripe
 
-    @rule(drive=DRIVES, units=UNITS, is_known=TOLD, more=MORE, told=TOLD, purpose=PURPOSES)
+    @rule(
+        drive=DRIVES,
+        units=UNITS,
+        is_known=TOLD,
+        more=MORE,
+        told=TOLD,
+        currency=CURRENCIES,
+        purpose=PURPOSES,
+    )
     def give(
-        self, drive: int, units: int, is_known: bool, more: int, told: bool, purpose: str | None
+        self,
+        drive: int,
+        units: int,
+        is_known: bool,
+        more: int,
+        told: bool,
+        currency: str = "USD",
+        purpose: str | None = None,
     ) -> None:
         """Pledge and pay."""
-        self.make_pledge(drive, units, is_known, None, purpose)
-        self.pay(units + more, "USD", len(self.pledges) - 1, drive, told)
+        self.make_pledge(drive, units, is_known, None, currency, purpose)
+        self.pay(units + more, currency, len(self.pledges) - 1, drive, told)
 
     @precondition(lambda self: self.pledges)
-    @rule(picked=PICKED, more=MORE, currency=st.sampled_from(["USD", "USD", "EUR"]), told=TOLD)
+    @rule(picked=PICKED, more=MORE, currency=PAID_IN, told=TOLD)
     def pay_pledge(self, picked: int, more: int, currency: str, told: bool) -> None:
         """Pay what was pledged, or more, or in another currency; also a second time."""
         number = len(self.pledges) - 1 - picked % len(self.pledges)
@@ -66,9 +102,24 @@ class AtStripe(Process):
         drive = next(n for n, each in enumerate(self.drives) if each.drive_id == pledge.drive_id)
         self.pay(pledge.amount.minor_units + more, currency, number, drive, told)
 
-    @rule(drive=DRIVES, units=UNITS, told=TOLD)
-    def pay_without_pledge(self, drive: int, units: int, told: bool) -> None:
-        self.pay(units, "USD", None, drive, told)
+    @rule(drive=DRIVES, units=UNITS, told=TOLD, currency=CURRENCIES)
+    def pay_without_pledge(self, drive: int, units: int, told: bool, currency: str) -> None:
+        self.pay(units, currency, None, drive, told)
+
+    @rule(rate=RATES)
+    def set_rate(self, rate: str) -> None:
+        """Set the exchange rate; those that are frozen stay as they are."""
+        self.rates_set += 1
+        # Of a moment to come, because handlers of events of pledges use the system's clock.
+        quote = Quote(rate, FAR + timedelta(seconds=self.rates_set))
+
+        async def offered() -> object:
+            async with self.database.transaction() as session:
+                new = OfferedRate((OTHER, "USD"), quote, "api", "key_a", confirmed=True)
+                return await offer(session, new, self.clock.now())
+
+        assert self.run(offered()) is None
+        self.life.quote = rate
 
     def pay(self, units: int, currency: str, pledge: int | None, drive: int, told: bool) -> None:
         self.clock.move(1)

@@ -10,12 +10,16 @@ from hypothesis.stateful import invariant
 from sqlalchemy import select
 
 from backbone.contracts import Event, PaymentChanged, decode
+from backbone.money import Money
 from services.payments.matching.tables import POOLS
+from services.payments.proof.compare import in_own_books
+from services.payments.proof.figures import paid_payments
 from services.payments.tables import MESSAGING_TABLES, PAYMENTS, POSTINGS, QUARANTINED, WEBHOOKS
 from services.payments.treasury.balances import read_drive_ledger, statements
 from tests.payments.life.model import (
     PAID,
     SHARES,
+    worth,
 )
 from tests.payments.life.model import (
     Account as ModelAccount,
@@ -82,8 +86,22 @@ class Compared(Process):
             event = newest[row.id]
             amounts = (event.captured.minor_units, event.refunded.minor_units, event.disputed.minor_units)
             assert amounts == (row.captured, row.refunded, row.disputed)
+            self._compare_reporting(row, event)
             assert (event.version, event.status, event.held) == (row.version, row.status, row.held)
             assert (event.drive_id, event.pledge_id) == (row.drive_id, row.pledge_id)
+
+    def _compare_reporting(self, row: Any, event: PaymentChanged) -> None:
+        """What is announced in the drive's currency is the rounded value of three nets."""
+        rate = self.life.rates.get(row.intent)
+        sums = (event.reporting_captured, event.reporting_refunded, event.reporting_disputed)
+        assert event.rate == rate
+        if rate is None:
+            assert sums == (None, None, None)
+            return
+        gross, kept = worth(row.captured, rate), worth(row.captured - row.refunded, rate)
+        net = worth(row.captured - row.refunded - row.disputed, rate)
+        expected = (gross, gross - kept, kept - net)
+        assert sums == tuple(Money(units, "USD") for units in expected)
 
     def _compare_ledger(self, postings: list[Any], rows: Any) -> None:
         assert postings[: len(self.postings)] == self.postings, "a posting was updated or deleted"
@@ -102,6 +120,9 @@ class Compared(Process):
         for place, drive in enumerate(self.drives):
             read = partial(read_drive_ledger, drive_id=drive.drive_id)
             found = self.run(self.database.read_whole(read))
+            audited = partial(paid_payments, drive_id=drive.drive_id, after="", limit=1_000)
+            figures = self.run(self.database.read_whole(audited))
+            assert [one for each in figures for one in in_own_books(each)] == []
             own = statements(found, "USD")[0]
             nets = self.life.nets().values()
             net = sum(left for where, left in nets if where == place and left is not None)

@@ -24,6 +24,7 @@ from services.payments.processor import Movement
 from services.payments.refunds import RefundExceedsPayment, RefundRequest
 from services.payments.settlement.record import place_waiting, record_movements
 from tests.payments.life.model import (
+    OTHER,
     PENDING,
     SHARES,
     SUCCEEDED,
@@ -124,13 +125,17 @@ class Decisions(Process):
         committed, result = self.attempt(self.releases.release(request), crash)
         if not self.life.held(intent):
             assert isinstance(result, PaymentNotHeld) or crash
-        elif self.life.captures[intent].currency != "USD" or self._is_refused_as_zakat(intent, drive):
+        elif not self._is_countable(intent) or self._is_refused_as_zakat(intent, drive):
             assert isinstance(result, DriveDoesNotMatch) or crash
         elif committed:
             with self.life.transaction():
                 self.life.released[intent] = drive
             return
         assert not committed
+
+    def _is_countable(self, intent: str) -> bool:
+        currency = self.life.captures[intent].currency
+        return currency == "USD" or (currency == OTHER and self.life.is_convertible(intent))
 
     def _is_refused_as_zakat(self, intent: str, drive: int) -> bool:
         is_zakat = self.life.fund(intent) == "zakat"

@@ -5,11 +5,13 @@ from __future__ import annotations
 from hypothesis import strategies as st
 from hypothesis.stateful import rule
 
-from tests.payments.life.at_stripe import AtStripe
+from tests.payments.life.at_stripe import RATES, WORTHLESS, AtStripe
 from tests.payments.life.comparison import Compared
 from tests.payments.life.decisions import Decisions
 from tests.payments.life.large_refunds import DecidedRefunds
 from tests.payments.life.model import (
+    OTHER,
+    PENDING,
     SUCCEEDED,
 )
 from tests.payments.life.process import CRASHES, PURPOSES, UNITS
@@ -33,6 +35,27 @@ class LivesOfPayments(AtStripe, DecidedRefunds, Decisions, Compared):
         if fee:
             self.read_fee(0, fee, is_held=False, crash=None)
         self.release(0, drive, is_held=False, crash=crash)
+
+    @rule(units=UNITS, before=RATES, after=RATES, part=UNITS)
+    def give_at_a_rate_that_changes(self, units: int, before: str, after: str, part: int) -> None:
+        """A gift in another currency that is partly refunded after the rate has changed."""
+        self.set_rate(before)
+        self.give(0, units, is_known=True, more=0, told=True, currency=OTHER)
+        self.set_rate(after)
+        self.refund_in_dashboard(0, part, SUCCEEDED, told=True)
+
+    @rule(after=RATES, step=st.sampled_from(["dispute", "refund"]), crash=CRASHES)
+    def give_too_little_for_a_rate_and_release(self, after: str, step: str, crash: int | None) -> None:
+        """A gift that is worth nothing at its capture: a later rate counts it once a person releases it."""
+        self.set_rate(WORTHLESS)
+        self.give(0, 1, is_known=True, more=0, told=True, currency=OTHER)
+        self.set_rate(after)
+        if step == "dispute":
+            self.dispute(0, 1, told=True)
+        else:
+            self.refund_in_dashboard(0, 1, PENDING, told=True)
+        if self.life.held(list(self.account.captures)[-1]):
+            self.release(0, 0, is_held=True, crash=crash)
 
     def teardown(self) -> None:
         if hasattr(self, "database"):

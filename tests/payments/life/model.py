@@ -7,12 +7,16 @@ offline gift by its number. Nothing here is stored, versioned or shared with the
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from fractions import Fraction
+from math import ceil
 
 PENDING, SUCCEEDED, FAILED = "pending", "succeeded", "failed"
 _ORDER = (PENDING, SUCCEEDED, FAILED)
+OTHER = "JPY"
+"""The currency that all drives take besides their own, USD."""
 SHARES = {"Relief": 7_000, "Homes": 3_000}
 
 Net = dict[str, tuple[int, int | None]]
@@ -78,8 +82,8 @@ class Disbursement:
 class Life:
     """What payments knows of everything that happened so far."""
 
-    pledged: dict[int, tuple[int, int]] = field(default_factory=dict)
-    """The drive and the amount of each pledge that is known to payments."""
+    pledged: dict[int, tuple[int, int, str]] = field(default_factory=dict)
+    """The drive, the amount and the currency of each pledge that is known to payments."""
     zakat: set[int] = field(default_factory=set)
     """Those of them that were made as zakat."""
     drives: set[int] = field(default_factory=set)
@@ -99,6 +103,12 @@ class Life:
     pools: list[Pool] = field(default_factory=list)
     ceased: set[tuple[str, int]] = field(default_factory=set)
     """Payments that counted in a drive and were held later."""
+    quote: str | None = None
+    """The newest exchange rate of `OTHER` in USD, which is never too old."""
+    rates: dict[str, str] = field(default_factory=dict)
+    """The frozen rates, by payment."""
+    read_rates: Callable[[], Mapping[str, str]] = dict
+    """The rates on the payments as stored. When one is frozen is checked, and what follows is predicted."""
 
     # What is reported
 
@@ -159,12 +169,15 @@ class Life:
         capture, drive = self.captures[intent], self.drive(intent)
         if drive not in self.drives:
             return "unknown_drive"
-        if capture.currency != "USD":
+        if capture.currency not in ("USD", OTHER):
             return "other_currency"
         pledged = self.pledged.get(-1 if capture.pledge is None else capture.pledge)
-        if intent in self.released or pledged is None or pledged[1] == capture.units:
-            return None
-        return "other_amount"
+        if intent not in self.released and pledged is not None:
+            if pledged[2] != capture.currency:
+                return "other_currency"
+            if pledged[1] != capture.units:
+                return "other_amount"
+        return None if capture.currency == "USD" or intent in self.rates else "no_exchange_rate"
 
     def left(self, intent: str) -> int:
         """What may still be refunded through our API."""
@@ -175,6 +188,32 @@ class Life:
         """The refunds that were asked for and not reported yet, waiting or not."""
         return [*self.unsent.values(), *self.waiting.values()]
 
+    # Exchange rates
+
+    def is_convertible(self, intent: str) -> bool:
+        """Whether a gift in `OTHER` is worth a cent at its frozen rate, or at the newest."""
+        rate = self.rates.get(intent, self.quote)
+        return rate is not None and worth(self.captures[intent].units, rate) > 0
+
+    def worth_of(self, intent: str, units: int) -> int:
+        """An amount of a payment in USD, if it has a rate or needs none."""
+        return worth(units, self.rates[intent]) if intent in self.rates else units
+
+    def _freeze(self, before: Mapping[str, str | None]) -> None:
+        """Take over the rates that were frozen in a transaction; `before` has why payments were held."""
+        stored = self.read_rates()
+        for intent, capture in self.captures.items():
+            known, found = self.rates.get(intent), stored.get(intent)
+            if known is not None or capture.currency != OTHER:
+                assert found == known, "a frozen rate changed"
+                continue
+            waits = before.get(intent) == "no_exchange_rate" and intent not in self.released
+            may = self.drive(intent) in self.drives and self.is_convertible(intent) and not waits
+            assert found is None or (may and found == self.quote)
+            assert found is not None or not may or intent in before, "no rate was frozen with a capture"
+            if found is not None:
+                self.rates[intent] = found
+
     # Matching
 
     def nets(self) -> Net:
@@ -182,15 +221,17 @@ class Life:
         for intent in self.captures:
             drive = self.drive(intent)
             captured, refunded, disputed = self.amounts(intent)
-            counted = None if self.held(intent) else captured - refunded - disputed
+            net = captured - refunded - disputed
+            counted = None if self.held(intent) else self.worth_of(intent, net)
             found[intent] = (-1 if drive is None else drive, counted)
         return found
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
         """Match what changes within the block, as one transaction does."""
-        before = self.nets()
+        before, reasons = self.nets(), {each: self.held(each) for each in self.captures}
         yield
+        self._freeze(reasons)
         after = self.nets()
         self._match(before, after)
 
@@ -300,16 +341,39 @@ class Life:
             and self.captures[intent].currency == "USD"
             and self.fund(intent) == fund
         )
-        return net - sum(
-            units
+        net -= sum(
+            self.worth_of(intent, units) + (intent in self.rates)  # a refund may round the net down by one
             for intent, units in self.reserved()
             if self.drive(intent) == drive and not self.held(intent) and self.fund(intent) == fund
         )
+        return net - self._rated_fees(drive, fund)
+
+    def _rated_fees(self, drive: int, fund: str) -> int:
+        """Fees of gifts in `OTHER`: rounded up together a rate, as if there were one fund."""
+        whole, zakat = Counter[str](), Counter[str]()
+        for name in self.placed:
+            intent, units = self.fees[name]
+            if intent in self.rates and self.drive(intent) == drive:
+                whole[self.rates[intent]] += units
+                if self.fund(intent) == "zakat":
+                    zakat[self.rates[intent]] += units
+        of_zakat = _worth_up(zakat)
+        return of_zakat if fund == "zakat" else _worth_up(whole) - of_zakat
 
     def left_in(self, drive: int, fund: str) -> int:
         """What may be paid out of a fund of a drive, to whomever it is owed."""
         out = (one for one in self.disbursed if one.drive == drive and one.status in PAID)
         return max(0, self.net(drive, fund) - sum(one.units for one in out if one.fund == fund))
+
+
+def worth(yen: int, rate: str) -> int:
+    """An amount in `OTHER`, which has no minor unit, in cents; rounded once, half to even."""
+    return round(yen * Fraction(rate) * 100)
+
+
+def _worth_up(yen: Mapping[str, int]) -> int:
+    """Amounts in `OTHER` by their rates, in cents; each rounded up."""
+    return sum(ceil(units * Fraction(rate) * 100) for rate, units in yen.items())
 
 
 _SUFFIX = {"general": "", "zakat": "_zakat"}

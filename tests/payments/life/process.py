@@ -36,6 +36,7 @@ from tests.payments.books import Books
 from tests.payments.harness import SECRET, Pledges, a_drive
 from tests.payments.life.crashing import Crash, CrashingDatabase
 from tests.payments.life.model import (
+    OTHER,
     SHARES,
     TAKES_ZAKAT,
     Life,
@@ -69,7 +70,7 @@ class Process(RuleBasedStateMachine):
         super().__init__()
         self.runner = asyncio.Runner()
         self.folder = tempfile.TemporaryDirectory()
-        self.life = Life()
+        self.life = Life(read_rates=self.stored_rates)
         self.clock = FrozenClock(START)
         self.account = Account(self.clock)
         self.processor = RefundingProcessor(self.account)
@@ -77,6 +78,7 @@ class Process(RuleBasedStateMachine):
             a_drive(
                 slug=f"drive-{n}", partner="charity", changed_at=START,
                 beneficiaries=[Beneficiary(name=name, share_bps=bps) for name, bps in SHARES.items()],
+                currencies=[OTHER],
             )
             for n in range(3)
         ]  # fmt: skip
@@ -90,6 +92,7 @@ class Process(RuleBasedStateMachine):
         self.postings: list[Any] = []
         """The ledger as it was after the step before."""
         self.requests = 0
+        self.rates_set = 0
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:
         return self.runner.run(work)
@@ -154,6 +157,11 @@ class Process(RuleBasedStateMachine):
 
         return self.run(read())
 
+    def stored_rates(self) -> dict[str, str]:
+        if all(each.currency != OTHER for each in self.life.captures.values()):
+            return {}
+        return dict(self.rows("SELECT intent, rate FROM payments WHERE rate IS NOT NULL"))
+
     def rows(self, statement: str) -> list[Any]:
         async def read() -> list[Any]:
             async with self.database.reading() as session:
@@ -173,6 +181,6 @@ class Process(RuleBasedStateMachine):
         if committed:
             drive = next(n for n, each in enumerate(self.drives) if each.drive_id == pledge.drive_id)
             with self.life.transaction():
-                self.life.pledged[number] = (drive, pledge.amount.minor_units)
+                self.life.pledged[number] = (drive, pledge.amount.minor_units, pledge.amount.currency)
                 if pledge.purpose == "zakat":
                     self.life.zakat.add(number)

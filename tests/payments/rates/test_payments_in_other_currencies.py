@@ -17,27 +17,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from backbone.contracts import DriveChanged, PaymentChanged
-from backbone.exchange_rates import Quote, converted
+from backbone.exchange_rates import converted
 from backbone.money import Money
 from backbone.stripe_amounts import step, to_stripe
 from services.payments.disbursements.balances import net_of
 from services.payments.processor import Movement
 from services.payments.rates.reporting import read_reported
-from services.payments.rates.store import OfferedRate, offer
 from services.payments.settlement.record import record_movements
 from services.payments.treasury.balances import read_drive_ledger, statements
 from tests.payments.books import Books, open_books
 from tests.payments.harness import a_drive, a_pledge
+from tests.payments.rates.setting import set_rate
 from tests.payments.stripe_events import intent_succeeded, metadata, refund
 
 OTHERS = {"KWD": "3.2581", "AED": "0.27229408", "SAR": "0.2666", "EUR": "1.0837", "JPY": "0.0064531"}
-
-
-async def set_rate(books: Books, source: str, rate: str, target: str = "USD") -> None:
-    now = books.clock.now()
-    async with books.database.transaction() as session:
-        offered = OfferedRate((source, target), Quote(rate, now), "api", "key_a", confirmed=True)
-        assert await offer(session, offered, now) is None
 
 
 async def opened(books: Books, *currencies: str, **other: Any) -> DriveChanged:

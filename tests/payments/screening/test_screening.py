@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from prometheus_client import REGISTRY
 from sqlalchemy import delete, select
 
 from backbone import ids
@@ -100,6 +101,32 @@ async def test_decline_that_cannot_be_read_stops_no_webhook(api: TreasuryApi, th
     event = an_event("payment_intent.payment_failed", {"id": "pi_1", "metadata": ours} | thing)
     await api.books.apply([event, intent_succeeded("pi_1", 500, ours)])
     assert (await api.payment(ours["ataa_payment"]))["status"] == "captured"
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        ({"code": "card_declined", "decline_code": "insufficient_funds"}, "insufficient_funds"),
+        ({"code": "incorrect_cvc"}, "incorrect_cvc"),
+        ({"code": "card_declined", "decline_code": "a_code_of_tomorrow"}, "other"),
+        ({"code": "card_declined", "decline_code": {"not": "text"}}, "other"),
+        ({}, "other"),
+    ],
+)
+async def test_declines_are_counted_by_reason_of_a_bounded_set(
+    api: TreasuryApi, error: dict[str, Any], reason: str
+) -> None:
+    def counted() -> dict[str, float]:
+        (family,) = [one for one in REGISTRY.collect() if one.name == "ataa_card_declines"]
+        return {one.labels["reason"]: one.value for one in family.samples if one.name.endswith("_total")}
+
+    before = counted()
+    ours = await pledged(api, owned_drive())
+    thing = {"id": "pi_1", "metadata": ours, "last_payment_error": error}
+    await api.books.apply([an_event("payment_intent.payment_failed", thing)])
+    after = counted()
+    assert after.keys() == before.keys()
+    assert {each for each in after if after[each] != before[each]} == {reason}
 
 
 async def test_small_gift_of_a_suspect_is_held_and_counts_once_a_person_releases_it(api: TreasuryApi) -> None:
