@@ -126,8 +126,10 @@ def close_connections() -> None:
         connections.close()
 
 
-def _shared_connections(url: str, begin: str, synchronous: str, _: Plans) -> SqliteConnections:
+def _shared_connections(
+    url: str, begin: str, synchronous: str, _: Plans, **settings: Any
+) -> SqliteConnections:
     key = (url, begin, synchronous)
     if key not in _connections:
-        _connections[key] = SqliteConnections(*key, _plans.setdefault(url, Plans()))
+        _connections[key] = SqliteConnections(*key, _plans.setdefault(url, Plans()), **settings)
     return _connections[key]

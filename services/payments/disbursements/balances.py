@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Any, Final, NamedTuple
 
-from sqlalchemy import bindparam, case, func, or_, select, text
+from sqlalchemy import bindparam, case, func, or_, select, text, true
 
 from backbone.database.transaction import Transaction
 from services.payments.disbursements.pending import charged, read_pending
@@ -28,18 +28,36 @@ _OF_DRIVE: Final = (
     PAYMENTS.c.held.is_(False),
     text(CAPTURED),
 )
-_RAISED: Final = select(
-    func.coalesce(func.sum(case((PAYMENTS.c.zakat, 0), else_=_NET)), 0),
-    func.coalesce(func.sum(case((PAYMENTS.c.zakat, _NET), else_=0)), 0),
-).where(*_OF_DRIVE)
-_FEE_ACCOUNTS: Final = (FEES, ZAKAT_ACCOUNTS[FEES])
-_FEES: Final = select(
-    *(func.coalesce(func.sum(charged(account)), 0) for account in _FEE_ACCOUNTS),
-).where(
-    POSTINGS.c.drive_id == bindparam("drive"),
-    POSTINGS.c.currency == bindparam("currency"),
-    or_(POSTINGS.c.debit.in_(_FEE_ACCOUNTS), POSTINGS.c.credit.in_(_FEE_ACCOUNTS)),
+_RAISED: Final = (
+    select(
+        func.coalesce(func.sum(case((PAYMENTS.c.zakat, 0), else_=_NET)), 0).label("general"),
+        func.coalesce(func.sum(case((PAYMENTS.c.zakat, _NET), else_=0)), 0).label("zakat"),
+    )
+    .where(*_OF_DRIVE)
+    .subquery("raised")
 )
+_FEE_ACCOUNTS: Final = (FEES, ZAKAT_ACCOUNTS[FEES])
+_FEES: Final = (
+    select(
+        *(
+            func.coalesce(func.sum(charged(account)), 0).label(name)
+            for account, name in zip(_FEE_ACCOUNTS, ("general", "zakat"), strict=True)
+        )
+    )
+    .where(
+        POSTINGS.c.drive_id == bindparam("drive"),
+        POSTINGS.c.currency == bindparam("currency"),
+        or_(POSTINGS.c.debit.in_(_FEE_ACCOUNTS), POSTINGS.c.credit.in_(_FEE_ACCOUNTS)),
+    )
+    .subquery("fees")
+)
+_RAISED_AND_FEES: Final = select(
+    _RAISED.c.general,
+    _RAISED.c.zakat,
+    _FEES.c.general.label("general_fees"),
+    _FEES.c.zakat.label("zakat_fees"),
+).select_from(_RAISED.join(_FEES, true()))
+"""In one statement: a payment that becomes zakat moves with its fee, and is seen with both or neither."""
 PAID: Final = (
     select(DISBURSEMENTS.c.beneficiary, DISBURSEMENTS.c.fund, func.sum(DISBURSEMENTS.c.units))
     .where(
@@ -67,10 +85,9 @@ async def net_of(session: Transaction, drive_id: str, currency: str) -> FundSums
     """
     of_drive: dict[str, Any] = {"drive": drive_id, "currency": currency}
     pending = await session.run_sync(read_pending, drive_id, currency)
-    # Each statement reads both funds: with one a fund, a payment that changes in between is in one sum only.
-    fees, raised = [
-        FundSums(*map(int, (await session.execute(each, of_drive)).one())) for each in (_FEES, _RAISED)
-    ]
+    found = (await session.execute(_RAISED_AND_FEES, of_drive)).one()
+    general, zakat, general_fees, zakat_fees = map(int, found)
+    raised, fees = FundSums(general, zakat), FundSums(general_fees, zakat_fees)
     reported = await reported_net(session, drive_id, currency)
     return raised.plus(reported).minus(fees).minus(pending)
 
