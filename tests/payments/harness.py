@@ -95,8 +95,6 @@ class Pledges:
         self.drives: dict[str, dict[str, Any]] = {}
         self.creators: dict[str, str] = {}
         self.drives_asked = 0
-        self.batches: list[int] = []
-        """How many pledges each request for checkout details had."""
         self.app: FastAPI = new_app("pledges", SECRET)
 
         @self.app.post("/internal/checkout-details")
@@ -105,7 +103,6 @@ class Pledges:
                 "return_url": None, "name": None, "email": None, "locale": None, "title": "Winter",
                 "slug": "winter", "drive_state": "live",
             }  # fmt: skip
-            self.batches.append(len(body["ids"]))
             return {"data": {each: plain | self.details.get(each, {}) for each in body["ids"]}}
 
         @self.app.post("/internal/drives")

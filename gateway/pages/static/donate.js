@@ -101,7 +101,7 @@ if (form) {
   form.addEventListener("input", () => (touched = true), { once: true });
   followAmount();
   choice.showAll = showFields;
-  choice.use?.($("currency").value); // chosen before this script ran, or kept by the browser over a reload
+  choice.use?.($("currency").value); // chosen before this script ran
   $("message").addEventListener("input", countMessage);
   $("resume-no").addEventListener("click", startAfresh);
   offerSearch();

@@ -1,29 +1,24 @@
-// "Your gift is doubled": the sponsor that matches gifts now, and what its pool has left. The line goes with the pool.
-// A pool that matches one creator's gifts is named only while the form credits that creator.
+// "Your gift is doubled": the sponsor that matches a gift to the form's creator now, and what its pool has left.
 
 import { creator } from "./form_fields.js";
 import { $, figures, page, texts } from "./form_page.js";
 import { decimalsOf, isMoney, localised, toMinor, toValue } from "./money.js";
 
-function isOpen({ cap, used, ratio }) {
+function isOpen(pool) {
+  const { cap, used, ratio } = pool;
   const readable = isMoney(cap) && isMoney(used) && /^\d+(\.\d+)?$/.test(ratio);
-  return readable && cap.currency === used.currency && toMinor(used.value) < toMinor(cap.value);
+  const matches = !pool.creator || pool.creator === creator();
+  return readable && matches && cap.currency === used.currency && toMinor(used.value) < toMinor(cap.value);
 }
 
-const matchesThis = (pool) => !pool.creator || pool.creator === creator();
-
-let pools = [];
-
-export function showDoubling(totals) {
-  pools = totals.matching ?? [];
-  showLine();
+export function showDoubling({ matching = [] }) {
+  show(matching);
+  if ($("creator")) $("creator").onchange = () => show(matching);
 }
 
-$("creator")?.addEventListener("change", showLine);
-
-function showLine() {
+function show(pools) {
   const line = $("doubled");
-  const open = line && pools.find((pool) => matchesThis(pool) && isOpen(pool));
+  const open = line && pools.find(isOpen);
   if (!line || (line.hidden = !open)) return;
   const { sponsor, cap, used, ratio } = open;
   const one = 10n ** BigInt(decimalsOf(ratio));

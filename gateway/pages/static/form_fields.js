@@ -55,7 +55,7 @@ export function readFields() {
 /** Enters fields that `readFields` returned. */
 export function enterFields(fields) {
   choice.use?.(fields.currency);
-  if ((fields.currency ?? page.currency) !== page.currency) fields = { ...fields, menu: "", amount: "" }; // no longer offered
+  if ((fields.currency ?? page.currency) !== page.currency) fields = { ...fields, menu: "", amount: "" };
   if (fields.creator && $("creator") && ![...$("creator").options].some(({ value }) => value === fields.creator))
     $("creator").add(new Option(fields.creatorName, fields.creator)); // one that a search found
   for (const one of controls()) {

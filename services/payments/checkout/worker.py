@@ -151,17 +151,13 @@ class CheckoutWorker:
             self._start(SentAttempt(row.key, row.payment_id, row.n, json.loads(row.parameters), row.made_at))
 
     def _capacity(self) -> int:
-        """How many tickets may be taken now: not many more than are called within a second.
-
-        While more of them wait, none until half of these have ended: a batch costs hardly more than a ticket.
-        """
+        """How many tickets may be taken now: not many more than are called within a second."""
         if len(self._unknown) >= MAX_UNKNOWN:
             return 0
         ahead = 2 * self._in_flight
         if self._rate_limiter.limited:
             ahead = max(2, min(ahead, int(self._rate_limiter.rate_per_s)))
-        free = ahead - (len(self._tasks) - len(self._unknown))
-        return 0 if self._more and free < ahead // 2 else min(MAX_BATCH, free)
+        return min(MAX_BATCH, ahead - (len(self._tasks) - len(self._unknown)))
 
     async def _admit(self) -> bool:
         """Take the next tickets and start their attempts; whether there may be more at once."""
@@ -264,7 +260,7 @@ class CheckoutWorker:
         if not task.cancelled() and (error := task.exception()) is not None:
             # The attempt is stored as sent: it is taken up again at the next start.
             log.error("checkouts.attempt_failed", error=f"{type(error).__name__}: {error}")
-        if self._more and self._capacity() > 0:
+        if self._more and len(self._tasks) - len(self._unknown) <= self._in_flight:
             self._news.set()
 
     async def _carry_out(self, sent: SentAttempt) -> None:

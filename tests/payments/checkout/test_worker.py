@@ -126,17 +126,6 @@ async def test_queue_positions_decrease_in_order(tmp_path: Path) -> None:
         assert order == sorted(order, reverse=True)
 
 
-async def test_tickets_of_a_queue_at_the_rate_limit_are_taken_many_at_a_time(tmp_path: Path) -> None:
-    async with running(tmp_path, stripe_rate_per_s=8.0) as harness:
-        drive = a_drive()
-        pledges = [a_pledge(drive) for _ in range(22)]
-        await harness.publish_events(drive, *pledges)
-        await harness.opened(pledges[-1].pledge_id)
-    assert sum(harness.pledges.batches) == 22
-    # Half a second's calls at a time, except for tickets that came before the queue was full, and the last.
-    assert len(harness.pledges.batches) <= 9
-
-
 async def _when_the_first_is_open(harness: Harness, pledges: list[PledgeMade]) -> dict[str, Any] | None:
     """The last pledge's checkout at a time when the first one's is open."""
     ends = [pledges[0].pledge_id, pledges[-1].pledge_id]
