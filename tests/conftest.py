@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import shutil
 import tempfile
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -29,10 +31,27 @@ settings.load_profile("ataa")
 os.environ.setdefault("ATAA_OVERLOAD_LAG_S", "60")
 
 
+MEMORY_NEEDED = 4 * 2**30
+"""Bytes. The servers of a whole run have some hundred megabytes at a time."""
+
+
 def pytest_configure(config: pytest.Config) -> None:
     """Create the folder in which the workers of this run record the servers they started."""
     if not hasattr(config, "workerinput"):
-        os.environ[FOLDER] = tempfile.mkdtemp(prefix="ataa-tests-")
+        os.environ[FOLDER] = tempfile.mkdtemp(prefix="ataa-tests-", dir=_memory())
+
+
+def _memory() -> str | None:
+    """A file system in memory with room for the servers' data; None where there is none.
+
+    PostgreSQL's tests create and drop hundreds of databases. On a disk these made other tests' statements wait
+    for seconds.
+    """
+    memory = Path("/dev/shm")  # noqa: S108 - a new folder in it
+    with suppress(OSError):
+        if shutil.disk_usage(memory).free >= MEMORY_NEEDED and os.access(memory, os.W_OK):
+            return str(memory)
+    return None
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
