@@ -44,8 +44,7 @@ def pytest_configure(config: pytest.Config) -> None:
 def _memory() -> str | None:
     """A file system in memory with room for the servers' data; None where there is none.
 
-    PostgreSQL's tests create and drop hundreds of databases. On a disk these made other tests' statements wait
-    for seconds.
+    Tests create and drop hundreds of databases. On a disk, other tests' statements waited for seconds then.
     """
     memory = Path("/dev/shm")  # noqa: S108 - a new folder in it
     with suppress(OSError):
