@@ -48,7 +48,7 @@ class RatesPage:
             refused = refusal_of(failure)
             if refused.slug != _REFUSED:
                 return await self._page(visit, **visit.again(refused))
-            kind = "jump" if "rate" in refused.errors else "old"
+            kind = "old" if "as_of" in refused.errors else "jump"
             told = {**visit.again(Refused(409, {"type": f"/problems/rate-{kind}"})), "errors": refused.errors}
             return await self._page(visit, **told, jump=kind == "jump", known=True)
         visit.record("exchange_rate.set", pair=f"{source}/{target}", confirmed=str(body["confirm"]).lower())

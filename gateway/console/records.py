@@ -83,7 +83,7 @@ class RecordPages:
             if not ids.is_id(pledge, "plg"):
                 raise Refused(404, {})
             if form.get("amount", "").strip():
-                currency = await self._currency(visit, drive, pledge)
+                currency = _currency(form, drive)
                 body["amount"] = {"currency": currency, "value": amount_of(form["amount"], currency)}
             made = await refunded(self._calls, visit, f"/v1/pledges/{pledge}/refunds", body)
         except Refused as refused:
@@ -93,13 +93,6 @@ class RecordPages:
             return await self._unknown_refund(visit)
         visit.record("refund.made", pledge=pledge, refund=made["id"])
         return visit.back(f"/console/drives/{drive['id']}/pledges", done_by(made))
-
-    async def _currency(self, visit: Visit, drive: Json, pledge: str) -> str:
-        """The currency of a pledge to the drive, which is read only where the drive takes several."""
-        if not drive.get("currencies"):
-            return str(drive["currency"])
-        found = await self._calls.get(visit.bearer, "pledges", f"/v1/pledges/{pledge}")
-        return str(found["amount"]["currency"])
 
     async def _unknown_refund(self, visit: Visit) -> Response:
         unknown = Refused(503, {"type": "/problems/refund-unknown"})
@@ -184,3 +177,9 @@ class RecordPages:
         await self._calls.send(visit.bearer, "payments", "POST", f"/v1/webhooks/{event}/retry")
         visit.record("webhook.retried", event_id=event)
         return visit.back("/console/webhooks", "retried")
+
+
+def _currency(form: Mapping[str, str], drive: Mapping[str, Any]) -> str:
+    """The currency that a form names, if the drive takes it. One that is not the pledge's is refused."""
+    named = form.get("currency", "")
+    return named if named in (drive.get("currencies") or ()) else str(drive["currency"])

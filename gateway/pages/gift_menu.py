@@ -17,10 +17,9 @@ from babel.numbers import get_currency_name
 
 from backbone import money
 from backbone.exchange_rates import MAX_UNITS, converted
-from backbone.stripe_amounts import largest, smallest, step
+from backbone.stripe_amounts import largest, smallest, step, usual_amounts
 from gateway.pages.languages import Voice
 
-_MENU: Final = (25, 10, 5, 50, 20)  # the amounts of 73 % of all donations (docs/load-model.md)
 _ROUND: Final = sorted({first * 10**zeros for first in (1, 2, 5, 25) for zeros in range(13)})
 """In minor units of any currency."""
 
@@ -54,13 +53,8 @@ def own_menu(drive: Mapping[str, object]) -> list[str]:
 
 
 def default_menu(currency: str) -> list[str]:
-    """25, 10, 5, 50 and 20 of the currency, times 100 if it has no decimals, and times a power of ten if
-    Stripe does not accept 5 of it.
-    """
-    unit = 10 ** money.digits(currency) if money.digits(currency) else 100
-    while min(_MENU) * unit < smallest(currency):
-        unit *= 10
-    return [money.decimal_string(n * unit, currency) for n in _MENU]
+    """The usual amounts of the currency, as decimal strings."""
+    return [money.decimal_string(units, currency) for units in usual_amounts(currency)]
 
 
 def example_amount(currency: str) -> str:

@@ -41,5 +41,9 @@ class FundSums(NamedTuple):
         """What is left of each fund."""
         return FundSums(self.general - other.general, self.zakat - other.zakat)
 
+    def largest(self, other: FundSums) -> FundSums:
+        """The larger sum of each fund."""
+        return FundSums(max(self.general, other.general), max(self.zakat, other.zakat))
+
 
 NO_SUMS: Final = FundSums()

@@ -147,18 +147,26 @@ def test_other_currencies_of_a_drive_are_read_as_people_write_them() -> None:
 
 async def test_a_partial_refund_is_in_the_currency_of_the_pledge(harness: Harness, admin: Browser) -> None:
     taking = {**drive(), "partner": "default", "currencies": ["KWD"]}
-    gift = {"id": PLEDGE, "amount": {"currency": "KWD", "value": "10.000"}, "status": "paid"}
+    gift: dict[str, Any] = {"id": PLEDGE, "amount": {"currency": "KWD", "value": "10.000"}, "status": "paid"}
+    gift["created_at"] = "2030-01-07T18:00:00.000Z"
     harness.pledges.answers |= {
         f"GET /v1/drives/{DRIVE}": (200, taking),
-        "GET /v1/pledges": (200, {"data": [], "next": None}),
-        f"GET /v1/pledges/{PLEDGE}": (200, gift),
+        "GET /v1/pledges": (
+            200,
+            {"data": [{**gift, "created_at": "2030-01-07T18:00:00.000Z"}], "next": None},
+        ),
     }
     refunds = f"/v1/pledges/{PLEDGE}/refunds"
     harness.payments.answers[f"POST {refunds}"] = (201, {"id": "rfd_1"})
     page = f"/console/drives/{DRIVE}"
-    status, _, _ = await admin.submit(
-        f"{page}/pledges", f"{page}/refunds", {"pledge": PLEDGE, "amount": "2.5"}
-    )
-    assert status == 303
-    sent = [json.loads(one.body) for one in harness.payments.received if one.path == refunds]
-    assert sent == [{"amount": {"currency": "KWD", "value": "2.500"}}]
+    status, html = await admin.get(f"{page}/pledges")
+    assert status == 200
+    assert '<input type="hidden" name="currency" value="KWD">' in html  # the row's form
+    assert "<option>USD</option><option>KWD</option>" in html  # the form for any pledge of the drive
+    for currency, value in (("KWD", "2.500"), ("USD", "2.50"), ("EUR", "2.50")):
+        fields = {"pledge": PLEDGE, "amount": "2.5", "currency": currency}
+        status, _, _ = await admin.submit(f"{page}/pledges", f"{page}/refunds", fields)
+        assert status == 303
+        sent = [json.loads(one.body) for one in harness.payments.received if one.path == refunds]
+        taken = "KWD" if currency == "KWD" else "USD"
+        assert sent[-1] == {"amount": {"currency": taken, "value": value}}

@@ -89,6 +89,8 @@ async def net_of(session: Transaction, drive_id: str, currency: str) -> FundSums
     general, zakat, general_fees, zakat_fees = map(int, found)
     raised, fees = FundSums(general, zakat), FundSums(general_fees, zakat_fees)
     reported = await reported_net(session, drive_id, currency)
+    # Again: a payment may have become zakat in between. Each fund bears the more of what it bore and bears.
+    pending = pending.largest(await session.run_sync(read_pending, drive_id, currency))
     return raised.plus(reported).minus(fees).minus(pending)
 
 

@@ -91,8 +91,10 @@ class LargeRefunds:
         if after is Status(row.status):
             return None
         refund = await decisions.find(session, REFUNDS, refund_id)
-        if refund.state != "unapproved":  # a refund in Stripe's dashboard carries our metadata
-            raise NotDecidable("Stripe has this refund already.")
+        if refund.state != "unapproved":  # Stripe reported it, for example after a restore of our database
+            if after is Status.REJECTED:
+                raise NotDecidable("Stripe has this refund already.")
+            return None
         if after is Status.REJECTED:
             await _change(session, refund_id, state="failed", reason="rejected")
             return None

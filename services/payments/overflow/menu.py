@@ -5,21 +5,18 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any, Final
 
-from backbone.money import Money, MoneyError, digits, parse
-
-USUAL: Final = (25, 10, 5, 50, 20)
-"""Units of the currency, for a drive without a menu. 73 % of the gifts in the load model have one of these
-amounts (docs/load-model.md)."""
+from backbone.money import Money, MoneyError, parse
+from backbone.stripe_amounts import usual_amounts
 
 MOST: Final = 20
 """Links of one drive; a menu has no more amounts."""
 
 
 def link_amounts(menu: Iterable[Mapping[str, Any]], currency: str, others: Collection[str]) -> list[Money]:
-    """The amounts of a drive's menu in currencies that it takes; without a menu, `USUAL` in its own."""
+    """The amounts of a drive's menu in currencies that it takes; without one, the usual ones in its own."""
     offered = [_money(each) for each in menu]
     if not offered:
-        return [Money(units * 10 ** digits(currency), currency) for units in USUAL]
+        return [Money(units, currency) for units in usual_amounts(currency)]
     taken = [each for each in offered if each is not None and each.currency in (currency, *others)]
     return list(dict.fromkeys(taken))[:MOST]
 

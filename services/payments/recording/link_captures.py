@@ -124,6 +124,7 @@ def uncredited_payment(capture: LinkCapture, first: PaymentRow | None) -> Paymen
     """The payment, without a pledge, of a capture whose reference gives it none, and report it.
 
     None where its pledge is merely unknown so far. `first` is the pledge's payment; it has another capture.
+    What is paid again for zakat is zakat: the reference shows that it was the same donor's link.
     """
     problem = capture.problem if first is None else ReferenceProblem.REUSED
     if problem is None:
@@ -135,4 +136,5 @@ def uncredited_payment(capture: LinkCapture, first: PaymentRow | None) -> Paymen
     )  # fmt: skip
     drive = capture.drive_id
     named = drive if drive is not None and ids.is_id(drive, "drv") else NO_DRIVE
-    return PaymentRow(id=ids.new("pay"), pledge_id=None, drive_id=named)
+    zakat = first is not None and first.zakat
+    return PaymentRow(id=ids.new("pay"), pledge_id=None, drive_id=named, zakat=zakat)

@@ -19,6 +19,7 @@ from services.payments.tables import REFUNDS
 from services.payments.treasury.money_gauges import MoneyGauges
 from tests.payments.harness import a_drive
 from tests.payments.large_refunds.large_refunds_api import MAKER, RefundApi, open_refunds
+from tests.payments.stripe_events import refund as refund_event
 from tests.rounds import run_round
 
 SECOND_KEY = (409, "/problems/second-approver-needed", "")
@@ -123,6 +124,17 @@ async def test_an_approval_is_refused_while_less_is_left(api: RefundApi, gone: s
     else:
         assert await api.decided(refund, "reject") == REJECTED
         assert (await api.ask_refund(payment, "399.99")).status == 201
+
+
+async def test_a_refund_that_stripe_has_already_is_approved_without_being_sent_again(api: RefundApi) -> None:
+    """After a restore of the database Stripe may report a refund whose approval is not stored any more."""
+    payment = await api.paid()
+    refund = await api.waiting(payment, "400.00")
+    await api.books.apply([refund_event("updated", "re_1", "pi_1", 40_000, "succeeded", ours=refund)])
+    assert (await api.decided(refund, "reject"))[0] == 409
+    assert await api.decided(refund, "approve") == APPROVED
+    assert api.stripe.calls == []
+    assert await api.listed("approval=needed") == []
 
 
 async def test_an_approved_refund_of_unknown_outcome_is_sent_again_under_its_key(api: RefundApi) -> None:

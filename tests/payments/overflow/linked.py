@@ -32,9 +32,9 @@ class Linked:
     def key(self) -> str:
         return f"{self.drive.drive_id}.USD.{PRICE}"
 
-    async def pledge(self) -> PledgeMade:
+    async def pledge(self, **other: Any) -> PledgeMade:
         """A pledge of the link's amount."""
-        pledge = a_pledge(self.drive, PRICE)
+        pledge = a_pledge(self.drive, PRICE, **other)
         await self.books.consume(pledge)
         return pledge
 

@@ -20,7 +20,7 @@ from services.payments.domain import Observation
 from services.payments.overflow.lapse import lapse_unpaid
 from services.payments.processor import Unknown
 from services.payments.reconciliation.lookups import Reconciler
-from services.payments.recording.ledger import CLEARING
+from services.payments.recording.ledger import CLEARING, RAISED, in_fund
 from services.payments.recording.record import record
 from services.payments.stripe.events import read_event
 from services.payments.stripe.objects import session_capture
@@ -85,6 +85,16 @@ async def test_a_reused_reference_credits_its_pledge_once(linked: Linked) -> Non
     ]  # fmt: skip
     assert second.creator_id is None
     assert (await linked.books.drive_balances(linked.drive.drive_id))[CLEARING] == 2 * PRICE
+
+
+async def test_zakat_that_is_paid_twice_is_zakat_twice(linked: Linked) -> None:
+    pledge = await linked.pledge(purpose="zakat")
+    for intent in ("pi_1", "pi_2"):
+        await linked.books.apply([linked.session(intent, linked.reference(pledge)), linked.intent(intent)])
+    first, second = await linked.captured()
+    assert (first.zakat, second.zakat, second.pledge_id) == (True, True, None)
+    balances = await linked.books.drive_balances(linked.drive.drive_id)
+    assert balances[in_fund(RAISED, zakat=True)] == -2 * PRICE
 
 
 async def test_another_amount_than_pledged_is_held(linked: Linked) -> None:
