@@ -92,6 +92,10 @@ async def _admin(bootstrap: str) -> AsyncIterator[AIOKafkaAdminClient]:
         await admin.close()
 
 
+BUSY_TIMEOUT_S: Final = 60.0
+"""How long a transaction may take in tests that are about something else, on a busy machine."""
+
+
 @asynccontextmanager
 async def fresh_postgres(package: str = "") -> AsyncIterator[str]:
     """The URL of a new PostgreSQL database, dropped at the end.

@@ -47,6 +47,7 @@ from services.leaderboard.display_texts import REQUEST_TIMEOUT_S
 from services.leaderboard.handlers import HANDLERS
 from services.leaderboard.settings import LeaderboardSettings
 from services.leaderboard.tables import MESSAGING_TABLES, Table, drives
+from tests.engines import BUSY_TIMEOUT_S
 from tests.migrated import place
 from tests.waiting import PATIENCE_S
 
@@ -176,7 +177,12 @@ def messages(events: Sequence[Event]) -> list[Message]:
 async def open_database(folder: Path, url: str = "") -> AsyncIterator[Database]:
     """Leaderboard's migrated database in `folder` (without fsync, which no test here needs) or at `url`."""
     place("services.leaderboard", folder, {"database_url_leaderboard": url})
-    database = Database(url or f"sqlite:///{folder / 'leaderboard.db'}", MESSAGING_TABLES, synchronous="OFF")
+    database = Database(
+        url or f"sqlite:///{folder / 'leaderboard.db'}",
+        MESSAGING_TABLES,
+        synchronous="OFF",
+        timeout_s=BUSY_TIMEOUT_S,
+    )
     await database.migrate(MIGRATIONS)
     try:
         yield database

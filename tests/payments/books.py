@@ -25,6 +25,7 @@ from services.payments.tables import MESSAGING_TABLES, PAYMENTS, POSTINGS
 from services.payments.webhooks.apply import Applier
 from services.payments.webhooks.foreign import OurAccount
 from services.payments.webhooks.receive import WebhookStore
+from tests.engines import BUSY_TIMEOUT_S
 from tests.migrated import place
 from tests.payments.harness import SECRET, Pledges, a_drive, a_pledge
 from tests.payments.stripe_events import as_stored, intent_succeeded, metadata
@@ -130,7 +131,12 @@ class Books:
 async def open_books(folder: Path, url: str = "", ours: OurAccount | None = None) -> AsyncIterator[Books]:
     """An empty payments database in `folder`, or the one at `url`; `ours` defaults to `OurAccount()`."""
     place("services.payments", folder, {"database_url_payments": url})
-    database = Database(url or f"sqlite:///{folder / 'payments.db'}", MESSAGING_TABLES, synchronous="OFF")
+    database = Database(
+        url or f"sqlite:///{folder / 'payments.db'}",
+        MESSAGING_TABLES,
+        synchronous="OFF",
+        timeout_s=BUSY_TIMEOUT_S,
+    )
     await database.migrate(MIGRATIONS)
     clock = FrozenClock()
     store = WebhookStore(database, clock)
